@@ -1,0 +1,22 @@
+# Every library lipsgrad stands on, from the system's packages (scripts/setup.sh installs them). third_party/README.md says what each is for.
+find_package(Threads REQUIRED)
+find_package(OpenMP REQUIRED)
+# libdnnl-dev: found by hand, because Debian's package file also asks for OpenCL, which the CPU engine never uses.
+find_path(DNNL_INCLUDE dnnl.h REQUIRED)
+find_library(DNNL_LIBRARY dnnl REQUIRED)
+add_library(dnnl::dnnl INTERFACE IMPORTED)
+target_include_directories(dnnl::dnnl INTERFACE ${DNNL_INCLUDE})
+target_link_libraries(dnnl::dnnl INTERFACE ${DNNL_LIBRARY})
+find_package(JPEG REQUIRED)             # libjpeg62-turbo-dev
+find_package(ZLIB REQUIRED)             # zlib1g-dev
+find_package(fmt REQUIRED)              # libfmt-dev
+find_package(CLI11 REQUIRED)            # libcli11-dev
+find_package(nlohmann_json REQUIRED)    # nlohmann-json3-dev
+find_package(tomlplusplus REQUIRED)     # libtomlplusplus-dev
+find_package(doctest REQUIRED)          # doctest-dev
+find_package(benchmark REQUIRED)        # libbenchmark-dev
+find_path(STB_INCLUDE stb/stb_image.h REQUIRED)   # libstb-dev
+find_library(STB_LIBRARY stb REQUIRED)
+add_library(stb::stb INTERFACE IMPORTED)
+target_include_directories(stb::stb INTERFACE ${STB_INCLUDE})
+target_link_libraries(stb::stb INTERFACE ${STB_LIBRARY})

@@ -1,6 +1,6 @@
 # Writes ops.safetensors: golden inputs, outputs and gradients of single ops in f64, after checking the twins by hand.
 #
-# For each op: OP.INPUT for every input, OP.y its output, OP.dy an upstream gradient and OP.dINPUT the gradients it gives.
+# For each op: OP.INPUT for every input, OP.y its output, OP.dy an upstream gradient and OP.dINPUT what that gives back.
 # Numbers that an op needs beside its tensors (heads, window, shift, eps, ...) stand in the metadata "attributes".
 import json
 import math

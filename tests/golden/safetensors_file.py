@@ -8,7 +8,7 @@ DTYPES = {np.dtype("<f8"): "F64", np.dtype("<i8"): "I64", np.dtype("<f4"): "F32"
 
 
 def save(path, tensors, metadata):
-    """tensors: name -> numpy array; metadata: name -> string. Widest dtype first, then by name, as the format's library."""
+    """tensors: name -> numpy array; metadata: name -> string. Ordered as the format asks: widest dtype, then name."""
     arrays = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     header, data, offset = {"__metadata__": metadata}, [], 0
     for name in sorted(arrays, key=lambda n: (-arrays[n].itemsize, n)):

@@ -1,4 +1,4 @@
-# Times PyTorch training steps (forward, backward, AdamW) of a twin in f32 on the CPU: the peer of the engine's benchmark.
+# Times PyTorch training steps (forward, backward, AdamW) of a twin in f32 on the CPU: the peer of our benchmark.
 import argparse
 import os
 import resource

@@ -17,8 +17,8 @@
 #   layers.S.downsample.reduction.weight [2C, 4C]          no bias
 #   norm.weight, .bias [C of the last stage]               head.weight [classes, C], .bias [classes]
 #
-# Plain residuals have no scales; a block without conv branches has no dwconv_layers, nin or scale_layers. tau and nu are
-# fixed numbers. The window w of a stage is clamped to its feature map, and such a stage never shifts.
+# Plain residuals have no scales; a block without conv branches has no dwconv_layers, nin or scale_layers. tau and nu
+# are fixed numbers. The window w of a stage is clamped to its feature map, and such a stage never shifts.
 import argparse
 import sys
 from dataclasses import asdict, dataclass, replace
@@ -169,7 +169,8 @@ def window_attention(qkv, table, index, mask, heads, window, shift, kind, tau, n
         qkv = qkv.roll((-shift, -shift), (1, 2))
     windows = split_windows(qkv, window)  # [B, windows, N, 3C]
     b, count, n, _ = windows.shape
-    q, k, v = windows.view(b, count, n, 3, heads, c // heads).permute(3, 0, 1, 4, 2, 5)  # each [B, windows, heads, N, d]
+    parts = windows.view(b, count, n, 3, heads, c // heads)
+    q, k, v = parts.permute(3, 0, 1, 4, 2, 5)  # each [B, windows, heads, N, d]
     bias = table[index].permute(2, 0, 1)  # [heads, N, N]
     if mask is not None:
         bias = bias + mask.to(bias.dtype)[:, None]  # [windows, heads, N, N]

@@ -1,0 +1,20 @@
+// init.h: how initial values are drawn. Each parameter has its own random stream, so adding a layer changes no other layer's values.
+#pragma once
+#include "engine/random.h"
+#include "engine/tensor.h"
+
+struct Init {
+  enum Kind {
+    constant,        // value
+    normal,          // N(0, value^2)
+    uniform,         // U(-value, value)
+    xavier_normal,   // N(0, 2 / (fan_in + fan_out))
+    spectral,        // N(0, 1) divided by the largest singular value of the tensor as [dim 0, rest]   (LipsFormer, 4.1)
+  } kind = constant;
+  double value = 0;
+
+  static Init zeros() { return {constant, 0}; }
+  static Init ones() { return {constant, 1}; }
+};
+
+void initialize(const Tensor& x, const Init& init, const RandomStream& stream);

@@ -1,0 +1,132 @@
+// spectral_norms.cpp: one power iteration on each weight. Weights are independent, so threads do not change the result.
+#include "layers/lipschitz/spectral_norms.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+namespace {
+
+// One read of W does both products: y_r = w_r v, then z += y_r w_r. Returns |y| = |W v| for |v| = 1; v becomes z / |z|.
+template <class T> double matrix_step(const T* w, int64_t rows, int64_t columns, std::vector<float>& v) {
+  std::vector<float> z(columns, 0.0f);
+  double squares = 0;
+  for (int64_t r = 0; r < rows; r++) {
+    const T* row = w + r * columns;
+    float y = 0;
+#pragma omp simd reduction(+ : y)
+    for (int64_t c = 0; c < columns; c++) y += float(row[c]) * v[c];
+    squares += double(y) * y;
+#pragma GCC ivdep
+    for (int64_t c = 0; c < columns; c++) z[c] += y * float(row[c]);
+  }
+  double norm = 0;
+  for (const float x : z) norm += double(x) * x;
+  norm = std::sqrt(norm);
+  if (norm > 0 && std::isfinite(norm))
+    for (int64_t c = 0; c < columns; c++) v[c] = float(z[c] / norm);
+  return std::sqrt(squares);
+}
+
+// Zero-padded correlation of a [height, width] map with a kernel; adjoint: with the kernel turned around.
+void correlate(const float* x, const float* kernel, bool adjoint, int64_t height, int64_t width, int64_t k, float* y) {
+  const int64_t half = k / 2;
+  std::fill_n(y, height * width, 0.0f);
+  for (int64_t ky = 0; ky < k; ky++)
+    for (int64_t kx = 0; kx < k; kx++) {
+      const float w = adjoint ? kernel[(k - 1 - ky) * k + k - 1 - kx] : kernel[ky * k + kx];
+      const int64_t dy = ky - half, dx = kx - half;
+      const int64_t x_begin = std::max<int64_t>(0, -dx), x_end = std::min(width, width - dx);
+      for (int64_t row = std::max<int64_t>(0, -dy); row < std::min(height, height - dy); row++) {
+        const float* in = x + (row + dy) * width + dx;
+        float* out = y + row * width;
+#pragma GCC ivdep
+        for (int64_t col = x_begin; col < x_end; col++) out[col] += w * in[col];
+      }
+    }
+}
+
+double norm_of(const float* x, int64_t n) {
+  double s = 0;
+  for (int64_t i = 0; i < n; i++) s += double(x[i]) * x[i];
+  return std::sqrt(s);
+}
+
+// Each channel is an operator of its own, so each is iterated with a vector of its own; the norm is the largest of them.
+template <class T> double depthwise_step(const T* w, const ParameterInfo& info, std::vector<float>& v) {
+  const int64_t channels = info.shape[0], k = info.shape[2], n = info.map_height * info.map_width;
+  std::vector<float> y(n), kernel(k * k);
+  double largest = 0;
+  for (int64_t c = 0; c < channels; c++) {
+    for (int64_t i = 0; i < k * k; i++) kernel[i] = float(w[c * k * k + i]);
+    float* x = v.data() + c * n;
+    correlate(x, kernel.data(), false, info.map_height, info.map_width, k, y.data());
+    const double sigma = norm_of(y.data(), n);
+    largest = std::isfinite(sigma) ? std::max(largest, sigma) : sigma;
+    correlate(y.data(), kernel.data(), true, info.map_height, info.map_width, k, x);
+    const double norm = norm_of(x, n);
+    if (norm > 0 && std::isfinite(norm))
+      for (int64_t i = 0; i < n; i++) x[i] = float(x[i] / norm);
+  }
+  return largest;
+}
+
+}  // namespace
+
+SpectralNorms::SpectralNorms(const ParameterStore& store)
+    : store_(store), vectors_(store.parameters().size()), sigma_(store.parameters().size(), 0.0) {
+  for (size_t i = 0; i < store.parameters().size(); i++) {
+    const ParameterInfo& info = store.parameters()[i];
+    int64_t n = 0;   // numbers in v
+    int64_t operators = 1;
+    if (info.kind == ParameterKind::matrix) n = info.size() / info.shape[0];
+    if (info.kind == ParameterKind::depthwise) operators = info.shape[0], n = operators * info.map_height * info.map_width;
+    if (n == 0) continue;
+    weights_.push_back(int(i));
+    vectors_[i].resize(n);
+    const RandomStream stream(0, "power_iteration." + info.name);
+    for (int64_t j = 0; j < n; j++) {
+      const Words w = stream.words(0, uint64_t(j), 0);
+      vectors_[i][j] = float(normal_from(w[0], w[1]));
+    }
+    for (int64_t o = 0; o < operators; o++) {
+      float* v = vectors_[i].data() + o * (n / operators);
+      const double norm = norm_of(v, n / operators);
+      for (int64_t j = 0; j < n / operators; j++) v[j] = float(v[j] / norm);
+    }
+  }
+  const auto work = [&](int i) {
+    return vectors_[i].size() * (store.parameters()[i].kind == ParameterKind::depthwise ? 98 : store.parameters()[i].shape[0]);
+  };
+  std::stable_sort(weights_.begin(), weights_.end(), [&](int a, int b) { return work(a) > work(b); });
+}
+
+void SpectralNorms::iterate(int times) {
+#pragma omp parallel for schedule(dynamic)
+  for (size_t n = 0; n < weights_.size(); n++) {
+    const int i = weights_[n];
+    const ParameterInfo& info = store_.parameters()[i];
+    const Tensor w = store_.raw(i);
+    dispatch(w.dtype(), [&]<class T>() {
+      for (int t = 0; t < times; t++)
+        sigma_[i] = info.kind == ParameterKind::matrix ? matrix_step(w.data<T>(), info.shape[0], int64_t(vectors_[i].size()), vectors_[i])
+                                                       : depthwise_step(w.data<T>(), info, vectors_[i]);
+    });
+  }
+}
+
+std::vector<float> SpectralNorms::state() const {
+  std::vector<float> all;
+  for (const auto& v : vectors_) all.insert(all.end(), v.begin(), v.end());
+  return all;
+}
+
+void SpectralNorms::restore(const std::vector<float>& state) {
+  size_t at = 0;
+  for (auto& v : vectors_) {
+    check(at + v.size() <= state.size(), "[spectral_norms] the saved vectors belong to another model");
+    std::copy_n(state.begin() + at, v.size(), v.begin());
+    at += v.size();
+  }
+  check(at == state.size(), "[spectral_norms] the saved vectors belong to another model");
+}

@@ -1,0 +1,27 @@
+// spectral_norms.h: the spectral norm of every weight of a model, followed step by step by warm-started power iteration.
+#pragma once
+#include <vector>
+
+#include "layers/parameter.h"
+
+// Matrices [out, in] (kernels of non-overlapping patches are that too) and depthwise convolutions. The latter are followed as what they
+// are: the zero-padded operator on the layer's map, each channel an operator of its own, never the kernel reshaped to a matrix.
+// Power iteration comes from below: what it gives is an estimate, never an upper bound.
+class SpectralNorms {
+ public:
+  explicit SpectralNorms(const ParameterStore& store);
+  // v <- W^T W v / |.| and sigma = |W v|, in one pass over each weight.
+  void iterate(int times = 1);
+  double sigma(const Parameter& parameter) const { return sigma_[parameter.index]; }
+  double sigma(int index) const { return sigma_[index]; }   // 0 for what has none
+  bool has(int index) const { return !vectors_[index].empty(); }
+  // The vectors v of all weights, one after another: state of a checkpoint.
+  std::vector<float> state() const;
+  void restore(const std::vector<float>& state);
+
+ private:
+  const ParameterStore& store_;
+  std::vector<int> weights_;                    // indices, largest first, so that threads end together
+  std::vector<std::vector<float>> vectors_;     // [parameter]: in (matrix) or map x channels (depthwise)
+  std::vector<double> sigma_;
+};

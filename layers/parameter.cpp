@@ -1,0 +1,87 @@
+// parameter.cpp: layout, initial values and gradient slots of all parameters.
+#include "layers/parameter.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace {
+constexpr int64_t alignment = 32;   // numbers: 128 bytes of f32, so that no two parameters share a cache line
+thread_local int current_shard = -1;
+}  // namespace
+
+ShardScope::ShardScope(int shard) : outer_(current_shard) { current_shard = shard; }
+ShardScope::~ShardScope() { current_shard = outer_; }
+
+int ParameterStore::add(ParameterInfo info) {
+  check(!by_name_.contains(info.name), "[parameters] ", info.name, " exists twice");
+  info.offset = flat_size_;
+  flat_size_ += (info.size() + alignment - 1) / alignment * alignment;
+  const int index = int(infos_.size());
+  by_name_[info.name] = index;
+  infos_.push_back(std::move(info));
+  return index;
+}
+
+void ParameterStore::finalize(DType dtype, int shards, uint64_t seed) {
+  dtype_ = dtype;
+  values_ = Tensor::zeros({flat_size_}, dtype);
+#pragma omp parallel for schedule(dynamic)
+  for (size_t i = 0; i < infos_.size(); i++) {
+    const ParameterInfo& info = infos_[i];
+    initialize(slice_of(values_, int(i)), info.init, RandomStream(seed, "init." + info.name));
+  }
+  gradients_.clear();
+  slots_.assign(shards, {});
+  for (int s = 0; s < shards; s++) {
+    gradients_.push_back(Tensor::zeros({flat_size_}, dtype));
+    for (size_t i = 0; i < infos_.size(); i++) {
+      auto slot = std::make_shared<GradSlot>();
+      slot->grad = slice_of(gradients_[s], int(i)).view({infos_[i].size()});
+      slot->dtype = dtype;
+      slots_[s].push_back(slot);
+    }
+  }
+}
+
+int64_t ParameterStore::count() const {
+  int64_t n = 0;
+  for (const auto& info : infos_) n += info.size();
+  return n;
+}
+
+Tensor ParameterStore::slice_of(const Tensor& flat, int index) const {
+  const ParameterInfo& info = infos_[index];
+  return flat.slice(info.offset, info.size()).view(info.shape);
+}
+
+Tensor ParameterStore::value(int index) const {
+  Tensor t = slice_of(values_, index);
+  if (current_shard >= 0) t.set_slot(slots_[current_shard][index]);
+  return t;
+}
+
+int ParameterStore::find(const std::string& name) const {
+  const auto it = by_name_.find(name);
+  return it == by_name_.end() ? -1 : it->second;
+}
+
+void ParameterStore::begin_gradients(int shard) {
+  for (auto& slot : slots_[shard]) slot->filled = false;
+}
+
+void ParameterStore::end_gradients(int shard) {
+  for (auto& slot : slots_[shard])
+    if (!slot->filled) std::memset(slot->grad.raw(), 0, slot->grad.bytes());
+}
+
+double max_abs(const Parameter& p) {
+  double m = 0;
+  for (const double v : p.raw().values()) m = std::max(m, std::abs(v));
+  return m;
+}
+
+double l2_norm(const Parameter& p) {
+  double s = 0;
+  for (const double v : p.raw().values()) s += v * v;
+  return std::sqrt(s);
+}

@@ -1,0 +1,85 @@
+// parameter.h: named slices of flat buffers. One buffer of values, one gradient buffer for each shard of the batch.
+#pragma once
+#include <cmath>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "engine/autograd.h"
+#include "layers/init.h"
+
+enum class ParameterKind {
+  matrix,      // a linear map [out, in], or a convolution of non-overlapping patches [out, in, P, P]
+  depthwise,   // [C, 1, K, K] on a map of known size
+  table,       // relative position biases: no map of the tokens, little weight decay
+  vector,      // biases, norm weights, residual scales: little weight decay
+};
+
+struct ParameterInfo {
+  std::string name;   // PyTorch's
+  Shape shape;
+  ParameterKind kind;
+  Init init;
+  int64_t map_height = 0, map_width = 0;   // depthwise: the map it runs over
+  int64_t offset = 0;                      // in the flat buffers, in numbers
+  int64_t size() const { return shape.size(); }
+  bool decays() const { return kind == ParameterKind::matrix || kind == ParameterKind::depthwise; }
+};
+
+class ParameterStore {
+ public:
+  // While a model is built: the next parameter, laid out behind the last one. Returns its index.
+  int add(ParameterInfo info);
+  // Lays out the buffers and draws the initial values, each from the stream of its own name.
+  void finalize(DType dtype, int shards, uint64_t seed);
+
+  const std::vector<ParameterInfo>& parameters() const { return infos_; }
+  int64_t count() const;                       // numbers in all parameters
+  int64_t flat_size() const { return flat_size_; }   // the same with the padding between them
+  DType dtype() const { return dtype_; }
+  int shards() const { return int(gradients_.size()); }
+
+  Tensor& values() { return values_; }                             // flat
+  const Tensor& gradient(int shard) const { return gradients_[shard]; }   // flat
+  // A parameter's values, with the gradient slot of the shard that runs on this thread (none outside a shard).
+  Tensor value(int index) const;
+  Tensor raw(int index) const { return slice_of(values_, index); }          // without a gradient slot
+  Tensor slice_of(const Tensor& flat, int index) const;                     // that parameter's part of any flat buffer
+  int find(const std::string& name) const;                                  // -1 if there is none
+
+  void begin_gradients(int shard);   // forgets the last step's gradients
+  void end_gradients(int shard);     // zeroes those that nothing reached
+
+ private:
+  std::vector<ParameterInfo> infos_;
+  std::map<std::string, int> by_name_;
+  int64_t flat_size_ = 0;
+  DType dtype_ = DType::f32;
+  Tensor values_;
+  std::vector<Tensor> gradients_;
+  std::vector<std::vector<std::shared_ptr<GradSlot>>> slots_;   // [shard][parameter]
+};
+
+// While it lives, gradients made on this thread go to the given shard's buffer.
+class ShardScope {
+ public:
+  explicit ShardScope(int shard);
+  ~ShardScope();
+  ShardScope(const ShardScope&) = delete;
+
+ private:
+  int outer_;
+};
+
+// What a layer holds: calling it gives the tensor.
+struct Parameter {
+  const ParameterStore* store = nullptr;
+  int index = -1;
+  explicit operator bool() const { return store != nullptr; }
+  Tensor operator()() const { return store ? store->value(index) : Tensor(); }
+  Tensor raw() const { return store->raw(index); }
+};
+
+// Norms of small parameters, for the bounds.
+double max_abs(const Parameter& p);
+double l2_norm(const Parameter& p);

@@ -42,7 +42,7 @@ apt() {
     >>"$log" 2>&1 </dev/null
 }
 
-echo "Installing ${#missing[@]} packages: ${missing[*]}"
+echo "Installing: ${missing[*]}"
 apt update || echo "setup.sh: apt-get update failed; trying with the lists that are there" >&2
 apt install -y --no-install-recommends "${missing[@]}" || {
   tail -n 20 "$log" >&2

@@ -49,7 +49,7 @@ std::vector<Source> sources_of_train() {
 
 bool has_subcommand(const std::vector<Source>& train, const string& name) {
   return std::any_of(train.begin(), train.end(), [&](const Source& source) {
-    return contains(without_comments(source.text), "add_subcommand(\"" + name + "\"");
+    return contains(without_comments(source.text), '"' + name + '"');
   });
 }
 

@@ -63,7 +63,7 @@ inline std::vector<Source> project_files(std::initializer_list<std::string_view>
     if (entry.is_regular_file() && has_extension(path, extensions)) sources.push_back({path, read_text(entry.path())});
   };
   for (const char* room : {"engine", "layers", "models", "data", "train", "recipes", "scripts", "tests", "bench",
-                           "third_party", "docs", ".ci"})
+                           "third_party", "cmake", "docs", ".ci"})
     if (fs::is_directory(root / room))
       for (const auto& entry : fs::recursive_directory_iterator(root / room)) take(entry);
   for (const auto& entry : fs::directory_iterator(root)) take(entry);

@@ -90,7 +90,9 @@ TEST_CASE("house: what the documents name is there") {
 
 TEST_CASE("house: the document test sees what it should") {
   const std::vector<Source> train = {{"train/main.cpp", "auto* eval = app.add_subcommand(\"eval\", \"...\");"}};
-  const auto faults = [&](const string& block) { return command_faults({"a.md", "```\n" + block + "\n```\n"}, train).size(); };
+  const auto faults = [&](const string& block) {
+    return command_faults({"a.md", "```\n" + block + "\n```\n"}, train).size();
+  };
   CHECK(faults("scripts/test.sh   # all of it") == 0);
   CHECK(faults("scripts/gone.sh") == 1);
   CHECK(faults("build/lipsgrad eval runs/a") == 0);

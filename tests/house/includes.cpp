@@ -45,7 +45,7 @@ int engine_floor(const string& path) {
   return floor_of(name.substr(0, name.find('_')));
 }
 
-// "" for a line that is no include; otherwise what stands between the quotes or brackets, with the opening one in front.
+// "" for a line that is no include; otherwise what stands between the quotes or brackets, behind the opening one.
 string included_by(const string& line) {
   const size_t hash = line.find_first_not_of(" \t");
   if (hash == line.npos || line[hash] != '#') return "";
@@ -125,7 +125,9 @@ TEST_CASE("house: the arrow test sees what it should") {
   const std::set<string> project = {"engine/check.h", "engine/tensor.h", "engine/blas_cpu.cpp", "engine/autograd.h",
                                     "engine/ops.h", "engine/ops/gelu.cu", "engine/capture.h", "layers/linear.h",
                                     "models/swin.h", "data/loader.h", "train/ledger.h", "engine/novel.h"};
-  const auto faults = [&](const string& path, const string& text) { return include_faults({path, text}, project).size(); };
+  const auto faults = [&](const string& path, const string& text) {
+    return include_faults({path, text}, project).size();
+  };
 
   SUBCASE("between rooms") {
     CHECK(faults("layers/linear.h", "#include \"engine/ops.h\"\n#include <vector>\n") == 0);

@@ -1,4 +1,4 @@
-// Every op that engine/ops.h declares has a case in tests/engine/op_*.cpp: an op without one is an op without a backward.
+// Every op that engine/ops.h declares has a case in tests/engine/op_*.cpp: without one nobody has tried its backward.
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -9,7 +9,7 @@ namespace {
 
 using std::string;
 
-// Names of the functions that a header declares: what stands before the first parenthesis of each statement outside braces.
+// The functions that a header declares: what stands before the first parenthesis of each statement outside braces.
 std::vector<string> declared_functions(const string& header) {
   const auto lines = lines_of(without_comments(header));
   string statement;
@@ -24,7 +24,8 @@ std::vector<string> declared_functions(const string& header) {
       while (begin > 0 && part_of_name(statement[begin - 1])) begin--;
       const string name = statement.substr(begin, end - begin);
       const bool has_type = statement.find_first_not_of(" \t") < begin;
-      if (has_type && !name.empty() && std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+      const bool is_new = std::find(names.begin(), names.end(), name) == names.end();
+      if (has_type && !name.empty() && is_new) names.push_back(name);
     }
     statement.clear();
   };
@@ -32,7 +33,7 @@ std::vector<string> declared_functions(const string& header) {
     if (line.starts_with("#")) continue;
     for (const char c : line + " ") {
       parentheses += (c == '(') - (c == ')');
-      // A brace inside parentheses is a default argument, another one a body: of a struct, or of a function defined here.
+      // A brace inside parentheses is a default argument, another one the body of a struct or of a function.
       if (c == '{' && parentheses == 0) braces++;
       if (braces == 0) {
         if (c == ';' && parentheses == 0) finish();
@@ -49,7 +50,7 @@ Faults ops_without_case(const string& header, const std::vector<Source>& tests) 
   for (const auto& name : declared_functions(header)) {
     const auto names_it = [&](const Source& test) { return contains(without_comments(test.text), '"' + name + '"'); };
     if (std::none_of(tests.begin(), tests.end(), names_it))
-      faults.push_back("engine/ops.h declares " + name + ": it wants an op case \"" + name + "\" in tests/engine/op_*.cpp");
+      faults.push_back("engine/ops.h declares " + name + ": it wants a case \"" + name + "\" in tests/engine/op_*.cpp");
   }
   return faults;
 }
@@ -78,8 +79,9 @@ TEST_CASE("house: the op test sees what it should") {
       "using Heads = int;\n";
   CHECK(declared_functions(header) == std::vector<string>{"gelu", "linear", "add_norm", "half", "add"});
 
-  const std::vector<Source> tests = {{"tests/engine/op_a.cpp", "OP_CASE(\"gelu\", {})\nOP_CASE(\"linear\", {})\n// \"add\"\n"},
-                                     {"tests/engine/op_b.cpp", "OP_CASE(\"add_norm\", {})\nOP_CASE(\"half\", {})\n"}};
+  const std::vector<Source> tests = {
+      {"tests/engine/op_a.cpp", "OP_CASE(\"gelu\", {})\nOP_CASE(\"linear\", {})\n// \"add\"\n"},
+      {"tests/engine/op_b.cpp", "OP_CASE(\"add_norm\", {})\nOP_CASE(\"half\", {})\n"}};
   CHECK(ops_without_case(header, tests).size() == 1);
   CHECK(ops_without_case("Tensor gelu(const Tensor& x);", tests).empty());
 }

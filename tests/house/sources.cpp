@@ -1,4 +1,4 @@
-// What every source file keeps to: its opening line, its size, no machine's paths, no #if above the engine, no float atomics.
+// What every source file keeps to: an opening line, a size, no machine's paths, no #if above the engine, no float atomics.
 #include <doctest/doctest.h>
 
 #include <functional>
@@ -16,8 +16,8 @@ Faults opening_faults(const Source& source) {
   auto lines = lines_of(source.text);
   if (!lines.empty() && lines[0].starts_with("#!")) lines.erase(lines.begin());
   const string mark = is_code(source.path) ? "// " : "# ";
-  const bool opens = !lines.empty() && (lines[0].starts_with(mark) || lines[0].starts_with("\"\"\"")) && lines[0].size() > 20;
-  if (opens) return {};
+  const string first = lines.empty() ? "" : lines[0];
+  if ((first.starts_with(mark) || first.starts_with("\"\"\"")) && first.size() > 20) return {};
   return {fault_at(source, 1, "the first line should be a comment that says what the file is for")};
 }
 
@@ -25,7 +25,8 @@ Faults size_faults(const Source& source) {
   Faults faults;
   const auto lines = lines_of(source.text);
   for (size_t i = 0; i < lines.size(); i++)
-    if (lines[i].size() > widest_line) faults.push_back(fault_at(source, i + 1, std::to_string(lines[i].size()) + " columns"));
+    if (lines[i].size() > widest_line)
+      faults.push_back(fault_at(source, i + 1, std::to_string(lines[i].size()) + " columns"));
   if (lines.size() > longest_file) faults.push_back(fault_at(source, lines.size(), "too long: one file, one idea"));
   return faults;
 }
@@ -39,8 +40,9 @@ Faults machine_path_faults(const Source& source) {
       const string path = string("/") + folder + "/";
       for (size_t at = lines[i].find(path); at != string::npos; at = lines[i].find(path, at + 1)) {
         const char before = at == 0 ? ' ' : lines[i][at - 1];
-        const bool inside_another = std::isalnum(static_cast<unsigned char>(before)) || contains("._-/*}$>)", {&before, 1});
-        if (!inside_another) faults.push_back(fault_at(source, i + 1, "a path of one machine: " + path));
+        const bool letter = std::isalnum(static_cast<unsigned char>(before));
+        const bool part_of_another = letter || contains("._-/*}$>)", {&before, 1});
+        if (!part_of_another) faults.push_back(fault_at(source, i + 1, "a path of one machine: " + path));
       }
     }
   return faults;
@@ -111,7 +113,9 @@ TEST_CASE("house: no #if above the engine") { check_all({".h", ".cpp", ".cu"}, c
 TEST_CASE("house: sums have a fixed order, kernels one door") { check_all({".h", ".cpp", ".cu"}, order_faults); }
 
 TEST_CASE("house: the source tests see what they should") {
-  const auto count = [](const Checker& checker, const string& path, const string& text) { return checker({path, text}).size(); };
+  const auto count = [](const Checker& checker, const string& path, const string& text) {
+    return checker({path, text}).size();
+  };
 
   CHECK(count(opening_faults, "engine/a.h", "// a.h: what this file is for.\n#pragma once\n") == 0);
   CHECK(count(opening_faults, "engine/a.h", "#pragma once\n// a.h: what this file is for.\n") == 1);

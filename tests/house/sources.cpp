@@ -1,4 +1,4 @@
-// What every source file keeps to: an opening line, a size, no machine's paths, no #if above the engine, no float atomics.
+// What every source file keeps to: an opening line, a size, no machine's paths, no #if above the engine, fixed sums.
 #include <doctest/doctest.h>
 
 #include <functional>

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# build.sh [--sanitize address,undefined|thread] [TARGET...]: configures where needed and builds what has changed.
+#
+# Into build/, or build-asan/ and build-tsan/ for the sanitizers. JOBS=N compiles N files at a time.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+folder=build
+configuration=()
+if [ "${1:-}" = --sanitize ]; then
+  case ${2:-} in
+    address,undefined) folder=build-asan ;;
+    thread) folder=build-tsan ;;
+    *) echo "build.sh: --sanitize takes address,undefined or thread, not '${2:-}'" >&2; exit 64 ;;
+  esac
+  # A sanitizer looks for mistakes, not for speed: -O1 compiles in a fraction of the time.
+  configuration=("-DLIPSGRAD_SANITIZE=$2" -DCMAKE_BUILD_TYPE=None "-DCMAKE_CXX_FLAGS=-O1 -g1")
+  shift 2
+fi
+
+# A large source file takes up to 2 GB to compile.
+jobs_that_fit() {
+  local cores memory_kb
+  cores=$(nproc)
+  memory_kb=$(awk '/^MemAvailable:/ { print $2 }' /proc/meminfo)
+  local by_memory=$((${memory_kb:-0} / 2097152))
+  local jobs=$((by_memory < cores ? by_memory : cores))
+  echo $((jobs > 0 ? jobs : 1))
+}
+
+# A folder that was configured for another place (a copied or moved clone) or not to the end is configured anew.
+configured_for=$(sed -n 's/^CMAKE_HOME_DIRECTORY:INTERNAL=//p' "$root/$folder/CMakeCache.txt" 2>/dev/null || true)
+if [ "$configured_for" != "$root" ] || [ ! -f "$root/$folder/build.ninja" ]; then
+  cmake --fresh -S "$root" -B "$root/$folder" -G Ninja "${configuration[@]}" >/dev/null
+fi
+
+targets=("$@")
+[ ${#targets[@]} -gt 0 ] || targets=(all)
+cmake --build "$root/$folder" --parallel "${JOBS:-$(jobs_that_fit)}" --target "${targets[@]}"

@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# test.sh: installs what is missing, builds, runs every test plain and the small suites under the sanitizers.
+#
+# Closes with one line, "N passed, N failed": the test cases of all suites.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+passed=0
+failed=0
+
+# One suite: its test cases are added to the sums. A crash, a hang or a sanitizer's report is one failure more.
+run_suite() {
+  local folder=$1 suite=$2
+  shift 2
+  local log=$folder/test_$suite.log code=0
+  echo "== $folder/test_$suite"
+  timeout 900 "$@" </dev/null 2>&1 | tee "$log"
+  code=${PIPESTATUS[0]}
+  local summary ok=0 bad=0
+  summary=$(grep -a '^\[doctest\] test cases:' "$log" | tail -n 1)
+  [[ $summary =~ ([0-9]+)\ passed ]] && ok=${BASH_REMATCH[1]}
+  [[ $summary =~ ([0-9]+)\ failed ]] && bad=${BASH_REMATCH[1]}
+  if [ "$code" -ne 0 ] && [ "$bad" -eq 0 ]; then
+    echo "test_$suite ended with exit code $code"
+    bad=1
+  elif [ "$ok" -eq 0 ] && [ "$bad" -eq 0 ]; then
+    echo "test_$suite ran no test case"
+    bad=1
+  fi
+  passed=$((passed + ok))
+  failed=$((failed + bad))
+}
+
+build() {
+  bash scripts/build.sh "$@" && return 0
+  echo "The build failed: scripts/build.sh $*"
+  failed=$((failed + 1))
+  return 1
+}
+
+has_suite() { compgen -G "tests/$1/*.cpp" >/dev/null; }
+has_case() { grep -qsiE "TEST_CASE.*$2" tests/"$1"/*.cpp; }
+
+plain() {
+  build || return
+  for suite in house engine layers models data train; do
+    has_suite $suite && run_suite build $suite build/test_$suite
+  done
+}
+
+address() {
+  local suites=()
+  for suite in engine data; do has_suite $suite && suites+=($suite); done
+  [ ${#suites[@]} -gt 0 ] || return
+  build --sanitize address,undefined "${suites[@]/#/test_}" || return
+  for suite in "${suites[@]}"; do
+    UBSAN_OPTIONS=print_stacktrace=1 run_suite build-asan "$suite" "build-asan/test_$suite"
+  done
+}
+
+# Only what starts threads itself: the barriers of OpenMP are invisible to this sanitizer, so OpenMP gets one thread.
+threads() {
+  local topics=() suites=()
+  has_case engine fibers && suites+=(engine) topics+=(fibers)
+  has_case data loader && suites+=(data) topics+=(loader)
+  [ ${#suites[@]} -gt 0 ] || return
+  build --sanitize thread "${suites[@]/#/test_}" || return
+  # This sanitizer's memory map breaks under strong address randomisation; where setarch may switch it off, it does.
+  local fixed=()
+  setarch -R true 2>/dev/null && fixed=(setarch -R)
+  for i in "${!suites[@]}"; do
+    OMP_NUM_THREADS=1 run_suite build-tsan "${suites[i]}" \
+      "${fixed[@]}" "build-tsan/test_${suites[i]}" --test-case="*${topics[i]}*"
+  done
+}
+
+if bash scripts/setup.sh; then
+  plain
+  address
+  threads
+else
+  failed=1
+fi
+
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]

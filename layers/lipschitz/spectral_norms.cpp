@@ -101,9 +101,8 @@ SpectralNorms::SpectralNorms(const ParameterStore& store)
   std::stable_sort(weights_.begin(), weights_.end(), [&](int a, int b) { return work(a) > work(b); });
 }
 
-void SpectralNorms::iterate(int times) {
-#pragma omp parallel for schedule(dynamic)
-  for (size_t n = 0; n < weights_.size(); n++) {
+void SpectralNorms::iterate(Workers& workers, int times) {
+  workers.run(int64_t(weights_.size()), [&](int64_t n) {
     const int i = weights_[n];
     const ParameterInfo& info = store_.parameters()[i];
     const Tensor w = store_.raw(i);
@@ -112,7 +111,7 @@ void SpectralNorms::iterate(int times) {
         sigma_[i] = info.kind == ParameterKind::matrix ? matrix_step(w.data<T>(), info.shape[0], int64_t(vectors_[i].size()), vectors_[i])
                                                        : depthwise_step(w.data<T>(), info, vectors_[i]);
     });
-  }
+  });
 }
 
 std::vector<float> SpectralNorms::state() const {

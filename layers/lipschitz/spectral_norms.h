@@ -2,6 +2,7 @@
 #pragma once
 #include <vector>
 
+#include "engine/workers.h"
 #include "layers/parameter.h"
 
 // Matrices [out, in] (kernels of non-overlapping patches are that too) and depthwise convolutions. The latter are followed as what they
@@ -11,7 +12,7 @@ class SpectralNorms {
  public:
   explicit SpectralNorms(const ParameterStore& store);
   // v <- W^T W v / |.| and sigma = |W v|, in one pass over each weight.
-  void iterate(int times = 1);
+  void iterate(Workers& workers, int times = 1);
   double sigma(const Parameter& parameter) const { return sigma_[parameter.index]; }
   double sigma(int index) const { return sigma_[index]; }   // 0 for what has none
   bool has(int index) const { return !vectors_[index].empty(); }

@@ -1,0 +1,77 @@
+// training.h: a model in training: the batch split over shards, forward and backward, the guard, and the update.
+#pragma once
+#include <memory>
+
+#include "data/batch.h"
+#include "engine/profile.h"
+#include "engine/workers.h"
+#include "layers/lipschitz/spectral_norms.h"
+#include "models/model.h"
+#include "train/adamw.h"
+#include "train/recipe.h"
+
+// The model that a recipe describes; its parameters laid out, not yet drawn.
+std::unique_ptr<Model> build_model(const Recipe& recipe);
+DType recipe_dtype(const Recipe& recipe);
+// The type in which a recipe's weights and gradients are kept: f64 for f64, else f32.
+DType master_dtype(const Recipe& recipe);
+int recipe_threads(const Recipe& recipe);
+
+// One batch as the model takes it: raw pixels with what is still to be done to them, or images that are already normalised.
+struct Input {
+  Tensor pixels;            // u8 [B, H, W, C]
+  PixelPlan plan;
+  Tensor images;            // or [B, C, H, W], normalised
+  Tensor targets;           // [B, K]; rows of zeros do not count
+  int64_t valid = 0;        // rows that count
+  int64_t count() const { return pixels ? pixels.dim(0) : images.dim(0); }
+};
+Input make_input(const Batch& batch, const Recipe& recipe, uint32_t step, bool training);
+
+// What a step was made of and what came out of it, before the update.
+struct StepResult {
+  double loss = 0;               // mean over the images that count
+  GradientNorms gradient;
+  EntropySums entropies;         // divide by samples for the means
+  int64_t images = 0;
+};
+
+struct EvalResult {
+  double loss = 0, top1 = 0, top5 = 0;   // means
+  int64_t images = 0;
+};
+
+class Training {
+ public:
+  // for_training = false: no gradients and no optimizer, for evaluation.
+  Training(const Recipe& recipe, bool for_training);
+
+  // Forward and backward of one optimizer step (several batches are accumulated), summed over shards. Changes no weight.
+  StepResult gradients(const std::vector<Input>& batches, uint32_t step, bool random_parts = true);
+  // If the loss or a gradient of that result is not finite: the op and layer where it first appeared.
+  NonFinite first_non_finite(const std::vector<Input>& batches, uint32_t step);
+  void update(double lr, const StepResult& result) { optimizer->update(workers, lr, result.gradient.total); }
+
+  // Adds the sums (not means) of a batch; logits [B, K] in f32 if asked for.
+  void evaluate(const Input& batch, EvalResult& sums, Tensor* logits = nullptr);
+
+  const Recipe recipe;
+  std::unique_ptr<Model> model;
+  Workers workers;
+  std::unique_ptr<SpectralNorms> norms;
+  std::unique_ptr<AdamW> optimizer;
+  std::map<std::string, OpCost>* profile = nullptr;   // if set, gradients() adds its costs here
+  size_t arena_bytes() const;
+
+ private:
+  struct Range {
+    int64_t begin, end;
+  };
+  Range shard_range(int64_t count, int shard) const;
+  int64_t micro_batch(int64_t in_shard) const;
+  Tensor patches(const Input& batch, int64_t first, int64_t count) const;
+  // One shard's part of one batch; returns its part of the loss.
+  double run_shard(const Input& batch, int shard, double weight, const Mode& mode, EntropySums& entropies);
+
+  std::vector<std::unique_ptr<Arena>> arenas_;   // one a shard
+};

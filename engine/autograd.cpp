@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "engine/map.h"
 #include "engine/profile.h"
 
 namespace {
@@ -72,6 +73,17 @@ Into into(const Tensor& x) {
   return {slot.grad.view(x.shape()), first ? 0.0 : 1.0};
 }
 
+void pass_on(const Tensor& dy, const Tensor& x) {
+  if (!x.wants_grad()) return;
+  GradSlot& slot = *x.slot();
+  if (!slot.filled && !slot.grad && slot.dtype == dy.dtype()) {
+    slot.grad = dy.view({dy.size()}).detached();
+    slot.filled = true;
+    return;
+  }
+  add_to_gradient(dy, x);
+}
+
 void Tape::backward(const Tensor& loss) { backward(loss, Tensor::full(loss.shape(), 1, loss.dtype(), loss.device())); }
 
 void Tape::backward(const Tensor& y, const Tensor& dy) {
@@ -134,12 +146,7 @@ Tensor checkpoint(const std::function<Tensor(const Tensor&)>& f, const Tensor& x
     if (!x.wants_grad()) return;
     const Tensor dx = grad_of(again);
     if (!dx) return;
-    auto [grad, beta] = into(x);
-    dispatch(grad.dtype(), [&]<class T>() {
-      T* to = grad.data<T>();
-      const T* from = dx.data<T>();
-      for (int64_t i = 0, n = grad.size(); i < n; i++) to[i] = beta == 0 ? from[i] : T(to[i] + from[i]);
-    });
+    pass_on(dx, x);
   });
   return y;
 }

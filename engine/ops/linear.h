@@ -1,0 +1,50 @@
+// linear.h: what linear and linear_gelu share: work through the rows in blocks that stay in the cache between the product and what
+// follows it.
+#pragma once
+#include "engine/blas.h"
+#include "engine/map.h"
+#include "engine/profile.h"
+
+namespace linear_rows {
+
+// Rows a block: about 1 MiB of output, and enough of them that the product runs at full speed.
+inline int64_t block_rows(Device device, int64_t rows, int64_t columns) {
+  return device.kind == Device::cuda ? rows : std::min(rows, std::max<int64_t>(512, 262144 / std::max<int64_t>(1, columns)));
+}
+
+template <class T> struct BiasSums {   // dbias = column sums of dy
+  const T* dy;
+  int64_t columns;
+  template <class Team> HD void operator()(int64_t row, const Team& team, const ColumnSums<Compute<T>>& sums) const {
+    team.each(columns, [&](int64_t j) { sums.add(0, j, Compute<T>(dy[row * columns + j])); });
+  }
+};
+
+// Gradients of x, weight and bias from a block of the product's gradient dy [r, out]; rows begin .. of x2 [rows, in].
+inline void backward_block(const Tensor& dy, const Tensor& x2, int64_t begin, const Into& dx, const Tensor& wide_weight,
+                           const Tensor& weight, const Tensor& bias) {
+  const int64_t r = dy.dim(0), out = dy.dim(1), in = x2.dim(1);
+  if (bias && bias.wants_grad())
+    dispatch(dy.dtype(), [&]<class T>() {
+      add_sums<Compute<T>>(map_rows_reduce<Compute<T>>(dy.device(), r, out, 1, BiasSums<T>{dy.data<T>(), out}), 0, bias);
+    });
+  if (dx.grad) gemm({.m = r, .n = in, .k = out, .beta = dx.beta}, dy, wide_weight, dx.grad.view(x2.shape()).slice(begin, r));
+  if (weight.wants_grad()) {
+    auto [dw, beta] = into(weight);
+    gemm({.transpose_a = true, .m = out, .n = in, .k = r, .beta = beta}, dy, x2.slice(begin, r), dw);
+  }
+}
+
+inline void check_shapes(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  const int64_t in = x.dim(-1), out = weight.dim(0);
+  check(weight.size() == in * out, "[", op, "] x is ", x.shape(), ", weight is ", weight.shape(), ": last dimensions must agree");
+  check(!bias || bias.size() == out, "[", op, "] bias is ", bias.shape(), ", expected [", out, "]");
+}
+
+inline Shape with_last(const Shape& shape, int64_t last) {
+  std::vector<int64_t> dims = shape.dims();
+  dims.back() = last;
+  return Shape(dims);
+}
+
+}  // namespace linear_rows

@@ -1,0 +1,58 @@
+// linear_gelu: y = gelu(x W^T + b). Keeps the pre-activation; its gradient exists a cache-sized block at a time only.
+#include "engine/math.h"
+#include "engine/ops.h"
+#include "engine/ops/linear.h"
+
+namespace {
+
+template <class T> struct Activate {   // h += b; y = gelu(h)
+  const Compute<T>* bias;
+  T *h, *y;
+  int64_t columns;
+  template <class Team> HD void operator()(int64_t row, const Team& team) const {
+    const int64_t at = row * columns;
+    if (bias) team.each(columns, [&](int64_t j) { h[at + j] = T(Compute<T>(h[at + j]) + bias[j]); });
+    team.each(columns, [&](int64_t j) { y[at + j] = T(gelu_value(Compute<T>(h[at + j]))); });
+  }
+};
+
+template <class T> struct Slope {   // dh = dy * gelu'(h)
+  const T *h, *dy;
+  T* dh;
+  HD void operator()(int64_t i) const { dh[i] = T(Compute<T>(dy[i]) * gelu_slope(Compute<T>(h[i]))); }
+};
+
+}  // namespace
+
+Tensor linear_gelu(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  const OpRange range("linear_gelu");
+  linear_rows::check_shapes("linear_gelu", x, weight, bias);
+  const int64_t in = x.dim(-1), out = weight.dim(0), rows = x.rows();
+  const int64_t block = linear_rows::block_rows(x.device(), rows, out);
+  const Tensor x2 = x.detached().view({rows, in}), w = computed(weight, x.dtype()), b = computed(bias, x.dtype());
+  const Tensor h = Tensor::empty({rows, out}, x.dtype(), x.device());
+  Tensor y = Tensor::empty({rows, out}, x.dtype(), x.device());
+  for (int64_t begin = 0; begin < rows; begin += block) {
+    const int64_t r = std::min(block, rows - begin);
+    const Tensor part = h.slice(begin, r);
+    gemm({.transpose_b = true, .m = r, .n = out, .k = in}, x2.slice(begin, r), w, part);
+    dispatch(x.dtype(), [&]<class T>() {
+      const Compute<T>* add = b ? b.data<Compute<T>>() : nullptr;
+      map_rows(x.device(), r, Activate<T>{add, part.data<T>(), y.slice(begin, r).data<T>(), out});
+    });
+  }
+  y = y.view(linear_rows::with_last(x.shape(), out));
+  record("linear_gelu", y, {x, weight, bias}, [x, x2, h, w, weight, bias, rows, out, block](const Tensor& dy) {
+    const Into dx = x.wants_grad() ? into(x) : Into{Tensor(), 0};
+    const Tensor dy2 = dy.view({rows, out}), scratch = Tensor::empty({block, out}, dy.dtype(), dy.device());
+    for (int64_t begin = 0; begin < rows; begin += block) {
+      const int64_t r = std::min(block, rows - begin);
+      const Tensor dh = scratch.slice(0, r);
+      dispatch(dy.dtype(), [&]<class T>() {
+        map(dy.device(), r * out, Slope<T>{h.slice(begin, r).data<T>(), dy2.slice(begin, r).data<T>(), dh.data<T>()});
+      });
+      linear_rows::backward_block(dh, x2, begin, dx, w, weight, bias);
+    }
+  });
+  return y;
+}

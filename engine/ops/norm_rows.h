@@ -1,0 +1,95 @@
+// norm_rows.h: what center_norm, layer_norm and residual_norm share: y = w (x - mean) scale + b for one row, and the way back.
+#pragma once
+#include "engine/map.h"
+
+// CenterNorm: scale = D/(D-1), a constant. LayerNorm: scale = 1/sqrt(variance + eps), so gradients flow through it too.
+template <class C> struct RowStatistics {
+  C mean, scale;
+};
+
+template <class C> struct NormKind {
+  bool divides_by_deviation;   // layer; otherwise center
+  C eps;
+
+  template <class Team, class X> HD RowStatistics<C> statistics(const Team& team, int64_t n, X&& x) const {
+    const C mean = team.template sum<C>(n, [&](int64_t j) { return x(j); }) / C(n);
+    if (!divides_by_deviation) return {mean, C(n) / C(n - 1)};
+    const C variance = team.template sum<C>(n, [&](int64_t j) { return (x(j) - mean) * (x(j) - mean); }) / C(n);
+    return {mean, C(1) / C(sqrt(variance + eps))};
+  }
+
+  // dx_j = scale (h_j - mean(h) - x^_j mean(h x^)), the last term for LayerNorm only; h = w dy, x^ = (x - mean) scale.
+  template <class Team, class X, class H, class Out>
+  HD void backward(const Team& team, int64_t n, RowStatistics<C> s, X&& x, H&& h, Out&& out) const {
+    const C mean_h = team.template sum<C>(n, [&](int64_t j) { return h(j); }) / C(n);
+    if (!divides_by_deviation) {
+      team.each(n, [&](int64_t j) { out(j, s.scale * (h(j) - mean_h)); });
+      return;
+    }
+    const C along = team.template sum<C>(n, [&](int64_t j) { return h(j) * (x(j) - s.mean); }) * s.scale / C(n);
+    team.each(n, [&](int64_t j) { out(j, s.scale * (h(j) - mean_h - (x(j) - s.mean) * s.scale * along)); });
+  }
+};
+
+template <class T> struct NormForward {
+  const T* x;
+  const Compute<T>*w, *b;
+  T* y;
+  int64_t columns;
+  NormKind<Compute<T>> kind;
+  template <class Team> HD void operator()(int64_t row, const Team& team) const {
+    using C = Compute<T>;
+    const T* in = x + row * columns;
+    T* out = y + row * columns;
+    const auto s = kind.statistics(team, columns, [&](int64_t j) { return C(in[j]); });
+    team.each(columns, [&](int64_t j) { out[j] = T((C(in[j]) - s.mean) * s.scale * w[j] + b[j]); });
+  }
+};
+
+template <class T> struct NormBackward {
+  const T *x, *dy;
+  const Compute<T>* w;
+  T* dx;   // null if x wants no gradient
+  bool add;
+  int64_t columns;
+  NormKind<Compute<T>> kind;
+  template <class Team> HD void operator()(int64_t row, const Team& team, const ColumnSums<Compute<T>>& sums) const {
+    using C = Compute<T>;
+    const T *in = x + row * columns, *g = dy + row * columns;
+    const auto s = kind.statistics(team, columns, [&](int64_t j) { return C(in[j]); });
+    team.each(columns, [&](int64_t j) {
+      sums.add(0, j, C(g[j]) * (C(in[j]) - s.mean) * s.scale);   // dw
+      sums.add(1, j, C(g[j]));                                   // db
+    });
+    if (!dx) return;
+    T* out = dx + row * columns;
+    kind.backward(team, columns, s, [&](int64_t j) { return C(in[j]); }, [&](int64_t j) { return C(g[j]) * w[j]; },
+                  [&](int64_t j, C v) { out[j] = T((add ? C(out[j]) : C(0)) + v); });
+  }
+};
+
+// The op itself, for both norms.
+inline Tensor row_norm(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias, bool layer, double eps) {
+  const int64_t columns = x.dim(-1);
+  check(weight.size() == columns && bias.size() == columns, "[", op, "] x is ", x.shape(), ", weight is ", weight.shape(), ", bias is ",
+        bias.shape(), ": last dimensions must agree");
+  check(layer || columns > 1, "[", op, "] at least 2 channels are needed, given ", columns);
+  Tensor y = Tensor::like(x);
+  const Tensor w = computed(weight, x.dtype()), b = computed(bias, x.dtype());
+  dispatch(x.dtype(), [&]<class T>() {
+    using C = Compute<T>;
+    map_rows(x.device(), x.rows(), NormForward<T>{x.data<T>(), w.data<C>(), b.data<C>(), y.data<T>(), columns, {layer, C(eps)}});
+  });
+  record(op, y, {x, weight, bias}, [=](const Tensor& dy) {
+    const Into target = x.wants_grad() ? into(x) : Into{Tensor(), 0};
+    dispatch(x.dtype(), [&]<class T>() {
+      using C = Compute<T>;
+      const NormBackward<T> f{x.data<T>(), dy.data<T>(), w.data<C>(), target.grad ? target.grad.data<T>() : nullptr, target.beta != 0,
+                              columns, {layer, C(eps)}};
+      const Tensor sums = map_rows_reduce<C>(x.device(), x.rows(), columns, 2, f);
+      add_sums<C>(sums, 0, weight);
+      add_sums<C>(sums, 1, bias);
+    });
+  });
+  return y;
+}

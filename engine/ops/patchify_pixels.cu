@@ -1,0 +1,76 @@
+// patchify_pixels: raw u8 pixels to normalised patch rows in one pass: (u8/255 - mean)/std, then random erasing, then mixup or cutmix
+// with the batch reversed (timm's order), then the gather into patches. No gradient: pixels have none.
+#include "engine/map.h"
+#include "engine/ops.h"
+#include "engine/profile.h"
+
+namespace {
+
+constexpr int max_channels = 4;
+
+template <class T> struct Pixels {
+  const uint8_t* images;    // [B, H, W, C]
+  const int32_t* erase;     // [B, 4]: top, left, height, width; null: none
+  T* rows;
+  int64_t batch, channels, height, width, patch, first;
+  float factor[max_channels], offset[max_channels];   // normalised = u8 * factor + offset
+  PixelPlan::Mix mix;
+  float lambda;
+  Box cut;
+  RandomStream noise;
+  uint32_t step;
+
+  static HD bool inside(int64_t y, int64_t x, int64_t top, int64_t left, int64_t height, int64_t width) {
+    return y >= top && y < top + height && x >= left && x < left + width;
+  }
+  HD float value(int64_t b, int64_t y, int64_t x, int64_t c) const {
+    if (erase) {
+      const int32_t* e = erase + b * 4;
+      if (inside(y, x, e[0], e[1], e[2], e[3])) {
+        const Words w = noise.words(step, uint64_t(b), uint32_t((y * width + x) * channels + c));
+        return float(normal_from(w[0], w[1]));
+      }
+    }
+    return float(images[((b * height + y) * width + x) * channels + c]) * factor[c] + offset[c];
+  }
+  HD void operator()(int64_t i) const {   // i counts the pixels of the chosen images, channels last
+    const int64_t c = i % channels, x = i / channels % width, y = i / (channels * width) % height, local = i / (channels * width * height);
+    const int64_t b = first + local, partner = batch - 1 - b;
+    float v;
+    if (mix == PixelPlan::mixup) v = lambda * value(b, y, x, c) + (1 - lambda) * value(partner, y, x, c);
+    else if (mix == PixelPlan::cutmix && inside(y, x, cut.top, cut.left, cut.height, cut.width)) v = value(partner, y, x, c);
+    else v = value(b, y, x, c);
+    const int64_t token = (local * (height / patch) + y / patch) * (width / patch) + x / patch;
+    rows[token * channels * patch * patch + (c * patch + y % patch) * patch + x % patch] = T(v);
+  }
+};
+
+}  // namespace
+
+Tensor patchify_pixels(const Tensor& images, const PixelPlan& plan, int patch, int64_t first, int64_t count, DType dtype) {
+  const OpRange range("patchify_pixels");
+  check(images.shape().rank() == 4 && images.dtype() == DType::u8, "[patchify_pixels] u8 [B, H, W, C] expected, given ", images.shape());
+  const int64_t batch = images.dim(0), height = images.dim(1), width = images.dim(2), channels = images.dim(3);
+  check(height % patch == 0 && width % patch == 0, "[patchify_pixels] ", height, " x ", width, " is not divisible by patches of ", patch);
+  check(channels <= max_channels && int64_t(plan.mean.size()) == channels && int64_t(plan.std.size()) == channels,
+        "[patchify_pixels] mean and std need one value for each of ", channels, " channels (at most ", max_channels, ")");
+  check(first >= 0 && first + count <= batch, "[patchify_pixels] images ", first, "+", count, " of ", batch);
+  check(plan.erase.empty() || int64_t(plan.erase.size()) == batch, "[patchify_pixels] ", plan.erase.size(), " erase boxes for ", batch, " images");
+  Tensor erase;
+  if (!plan.erase.empty()) {
+    std::vector<int32_t> boxes;
+    for (const Box& box : plan.erase) boxes.insert(boxes.end(), {box.top, box.left, box.height, box.width});
+    erase = Tensor::from(Shape{batch, 4}, boxes, DType::i32, images.device());
+  }
+  Tensor rows = Tensor::empty({count, height / patch * (width / patch), channels * patch * patch}, dtype, images.device());
+  dispatch(dtype, [&]<class T>() {
+    Pixels<T> f{images.data<uint8_t>(), erase ? erase.data<int32_t>() : nullptr, rows.data<T>(), batch, channels, height, width, patch,
+                first, {}, {}, plan.mix, plan.lambda, plan.cut, plan.noise, plan.step};
+    for (int64_t c = 0; c < channels; c++) {
+      f.factor[c] = 1 / (255 * plan.std[c]);
+      f.offset[c] = -plan.mean[c] / plan.std[c];
+    }
+    map(images.device(), count * height * width * channels, f);
+  });
+  return rows;
+}

@@ -1,0 +1,92 @@
+// residual_norm: s = x + drop(alpha * f) and n = norm(s) in one pass over memory. Saves only its inputs: the row is summed again on the way back.
+#include "engine/ops.h"
+#include "engine/ops/drop_path.h"
+#include "engine/ops/norm_rows.h"
+#include "engine/profile.h"
+
+namespace {
+
+template <class T> struct Forward {
+  const T *x, *f;
+  const Compute<T>*alpha, *w, *b;   // alpha null: 1
+  T *sum, *out;                     // sum may be out: then the row is normalised where it stands
+  int64_t columns;
+  DropFactor keep;
+  NormKind<Compute<T>> kind;
+  template <class Team> HD void operator()(int64_t row, const Team& team) const {
+    using C = Compute<T>;
+    const int64_t at = row * columns;
+    const C k = keep(row);
+    if (alpha)
+      team.each(columns, [&](int64_t j) { sum[at + j] = T(C(x[at + j]) + k * alpha[j] * C(f[at + j])); });
+    else
+      team.each(columns, [&](int64_t j) { sum[at + j] = T(C(x[at + j]) + k * C(f[at + j])); });
+    const auto s = kind.statistics(team, columns, [&](int64_t j) { return C(sum[at + j]); });
+    team.each(columns, [&](int64_t j) { out[at + j] = T((C(sum[at + j]) - s.mean) * s.scale * w[j] + b[j]); });
+  }
+};
+
+template <class T> struct Backward {
+  const T *x, *f, *dsum, *dnorm;    // dsum null: nobody used the sum
+  const Compute<T>*alpha, *w;
+  T *dx, *df;                       // df null if the branch wants no gradient
+  bool add_x, add_f;
+  int64_t columns;
+  DropFactor keep;
+  NormKind<Compute<T>> kind;
+  template <class Team> HD void operator()(int64_t row, const Team& team, const ColumnSums<Compute<T>>& sums) const {
+    using C = Compute<T>;
+    const int64_t at = row * columns;
+    const T *xr = x + at, *fr = f + at, *g = dnorm + at, *gs = dsum ? dsum + at : nullptr;
+    const C k = keep(row);
+    const auto sum = [&](int64_t j) { return C(xr[j]) + k * (alpha ? alpha[j] : C(1)) * C(fr[j]); };
+    const auto s = kind.statistics(team, columns, sum);
+    team.each(columns, [&](int64_t j) {
+      sums.add(0, j, C(g[j]) * (sum(j) - s.mean) * s.scale);   // dw
+      sums.add(1, j, C(g[j]));                                 // db
+    });
+    kind.backward(team, columns, s, sum, [&](int64_t j) { return C(g[j]) * w[j]; }, [&](int64_t j, C v) {
+      const C ds = v + (gs ? C(gs[j]) : C(0));
+      if (alpha) sums.add(2, j, k * ds * C(fr[j]));            // dalpha
+      if (df) df[at + j] = T((add_f ? C(df[at + j]) : C(0)) + k * (alpha ? alpha[j] : C(1)) * ds);
+      if (dx) dx[at + j] = T((add_x ? C(dx[at + j]) : C(0)) + ds);
+    });
+  }
+};
+
+}  // namespace
+
+Sum residual_norm(const Tensor& x, const Tensor& f, const Tensor& alpha, const DropPath& drop, RowNorm norm, const Tensor& weight,
+                  const Tensor& bias, double eps, bool keep_sum) {
+  const OpRange range("residual_norm");
+  const int64_t columns = x.dim(-1);
+  check(f.size() == x.size() && f.dtype() == x.dtype(), "[residual_norm] x is ", x.shape(), ", branch is ", f.shape(), ": shapes must agree");
+  check(!alpha || alpha.size() == columns, "[residual_norm] alpha is ", alpha.shape(), ", expected [", columns, "]");
+  check(weight.size() == columns && bias.size() == columns, "[residual_norm] x is ", x.shape(), ", weight is ", weight.shape());
+  const bool layer = norm == RowNorm::layer;
+  Tensor out = Tensor::like(x), sum = keep_sum ? Tensor::like(x) : Tensor();
+  const Tensor a = computed(alpha, x.dtype()), w = computed(weight, x.dtype()), b = computed(bias, x.dtype());
+  const DropFactor keep = drop_factor(drop, x);
+  dispatch(x.dtype(), [&]<class T>() {
+    using C = Compute<T>;
+    map_rows(x.device(), x.rows(),
+             Forward<T>{x.data<T>(), f.data<T>(), a ? a.data<C>() : nullptr, w.data<C>(), b.data<C>(),
+                        keep_sum ? sum.data<T>() : out.data<T>(), out.data<T>(), columns, keep, {layer, C(eps)}});
+  });
+  record("residual_norm", sum, out, {x, f, alpha, weight, bias}, [=](const Tensor& dsum, const Tensor& dnorm) {
+    check(bool(dnorm), "[residual_norm] the normalised rows were not used: call residual instead");
+    const Into to_f = f.wants_grad() ? into(f) : Into{Tensor(), 0};
+    const Into to_x = x.wants_grad() ? into(x) : Into{Tensor(), 0};
+    dispatch(dnorm.dtype(), [&]<class T>() {
+      using C = Compute<T>;
+      const Backward<T> back{x.data<T>(), f.data<T>(), dsum ? dsum.data<T>() : nullptr, dnorm.data<T>(), a ? a.data<C>() : nullptr,
+                             w.data<C>(), to_x.grad ? to_x.grad.data<T>() : nullptr, to_f.grad ? to_f.grad.data<T>() : nullptr,
+                             to_x.beta != 0, to_f.beta != 0, columns, keep, {layer, C(eps)}};
+      const Tensor sums = map_rows_reduce<C>(dnorm.device(), dnorm.rows(), columns, 3, back);
+      add_sums<C>(sums, 0, weight);
+      add_sums<C>(sums, 1, bias);
+      if (alpha) add_sums<C>(sums, 2, alpha);
+    });
+  });
+  return {sum, out};
+}

@@ -9,6 +9,10 @@
 void gemm(const Gemm& g, const float* a, const float* b, float* c) {
   count_macs(g.m * g.n * g.k);
   if (g.m == 0 || g.n == 0) return;
+  if (g.k == 0) {   // oneDNN refuses a leading dimension of 0
+    for (int64_t i = 0; i < g.m * g.n; i++) c[i] = g.beta == 0 ? 0 : float(g.beta) * c[i];
+    return;
+  }
   const dnnl_status_t status = dnnl_sgemm(g.transpose_a ? 'T' : 'N', g.transpose_b ? 'T' : 'N', g.m, g.n, g.k, float(g.alpha), a,
                                           g.transpose_a ? g.m : g.k, b, g.transpose_b ? g.k : g.n, float(g.beta), c, g.n);
   check(status == dnnl_success, "[gemm] oneDNN answered ", int(status), " for ", g.m, " x ", g.n, " x ", g.k);

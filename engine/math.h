@@ -33,7 +33,8 @@ HD double fast_exp(double x) { return std::exp(x); }
 HD float normal_pdf(float x) { return 0.398942280f * fast_exp(-0.5f * x * x); }
 HD double normal_pdf(double x) { return 0.39894228040143267794 * std::exp(-0.5 * x * x); }
 
-// Upper tail 1 - Phi(|x|) = exp(-x^2/2) t P(t) with t = 1 / (1 + 0.3 |x|): a fit of ours with a relative error of 1.5e-7.
+// Upper tail 1 - Phi(|x|) = exp(-x^2/2) t P(t) with t = 1 / (1 + 0.3 |x|): a fit of ours.
+// Its relative error is 1.7e-7, and 5.1e-7 with the rounding of f32.
 HD float normal_tail(float magnitude, float gauss) {
   const float t = 1.0f / (1.0f + 0.3f * magnitude);
   float p = 3.567487998e-02f;

@@ -46,10 +46,10 @@ Arena::~Arena() { munmap(base_, reserved_); }
 void* Arena::allocate(size_t bytes) {
   const std::lock_guard lock(mutex_);
   bytes = rounded(std::max<size_t>(bytes, 1), alignment);
-  used_ += bytes;
   const auto fit = free_by_size_.lower_bound({bytes, 0});
   if (fit != free_by_size_.end()) {
     const auto [size, offset] = *fit;
+    used_ += bytes;
     free_by_size_.erase(fit);
     free_by_offset_.erase(offset);
     if (size > bytes) {
@@ -62,6 +62,7 @@ void* Arena::allocate(size_t bytes) {
   if (offset + bytes > reserved_)
     fail(Exit::failure, "out of memory: a step needs more than ", reserved_ >> 30, " GiB; make data.batch_size or run.micro_batch smaller");
   high_water_ += bytes;
+  used_ += bytes;
   return base_ + offset;
 }
 

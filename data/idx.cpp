@@ -40,12 +40,12 @@ class GzipFile {
 
 Array read_array(const std::string& path, int dimensions) {
   GzipFile file(path);
-  uint8_t header[16];
-  const size_t length = 4 + 4 * size_t(dimensions);
-  if (file.read(header, length) != length) fail(Exit::bad_data, path, ": is truncated in its header");
-  if (header[0] != 0 || header[1] != 0 || header[2] != 8 || header[3] != dimensions) {
+  uint8_t header[16] = {};  // 0, 0, 8 for u8, the number of dimensions; then each of them
+  const size_t length = 4 + 4 * size_t(dimensions), there = file.read(header, length);
+  if (there < 4 || header[0] != 0 || header[1] != 0 || header[2] != 8 || header[3] != dimensions) {
     fail(Exit::bad_data, path, ": is not an IDX file of ", dimensions, "-dimensional u8");
   }
+  if (there < length) fail(Exit::bad_data, path, ": is truncated in its header");
   Array array;
   int64_t count = 1;
   for (int d = 0; d < dimensions; d++) {

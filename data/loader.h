@@ -25,8 +25,8 @@ struct LoaderConfig {
 
 class Loader {
  public:
-  // The dataset must outlive the loader.
   Loader(const Dataset&, const AugmentConfig&, const LoaderConfig&);
+  Loader(const Dataset&&, const AugmentConfig&, const LoaderConfig&) = delete;  // the dataset must outlive the loader
   ~Loader();
   Loader(const Loader&) = delete;
   Loader& operator=(const Loader&) = delete;

@@ -5,7 +5,8 @@
 #include "engine/random.h"
 
 // A bijection of [0, count), a pure function of (seed, epoch): a four-round Feistel network over the next power of four,
-// walked until it lands below count (at most four steps on average).
+// walked until it lands below count (at most four steps on average). Over fewer than 256 numbers four rounds would be uneven,
+// so small counts walk longer.
 class Permutation {
  public:
   Permutation(uint64_t seed, uint32_t epoch, uint64_t count) : stream_(seed, "order"), epoch_(epoch), count_(count) {
@@ -32,5 +33,5 @@ class Permutation {
   RandomStream stream_;
   uint32_t epoch_;
   uint64_t count_;
-  int half_bits_ = 1;
+  int half_bits_ = 4;
 };

@@ -1,8 +1,9 @@
 // Decoding: Pillow's pixels, honest refusals, and no crash on anything.
+#include "helpers.h"
+
 #include "data/decode.h"
 
 #include "engine/random.h"
-#include "helpers.h"
 
 namespace {
 

@@ -1,7 +1,7 @@
 // Resizing: Pillow's bytes exactly, and a window of a resized image is a cut from the whole.
-#include "data/resize.h"
-
 #include "helpers.h"
+
+#include "data/resize.h"
 
 TEST_CASE("resize: equal to Pillow to the last bit") {
   std::ifstream file(SOURCE_DIR "/tests/golden/resize.txt");

@@ -1,0 +1,74 @@
+// augment.h: every random decision about an image or a batch, and how an image is rendered from its decisions.
+//
+// Decisions are a pure function of (seed, epoch, sample): which thread draws them and when makes no difference.
+// Pixels follow torchvision and timm: crop, then Pillow's resize, then flip. Normalising, erasing and mixing come later, on
+// the device; the batch carries their parameters.
+#pragma once
+#include <array>
+#include <span>
+
+#include "data/batch.h"
+#include "data/decode.h"
+#include "data/resize.h"
+#include "engine/random.h"
+
+struct AugmentConfig {
+  int image_size = 224;
+  int channels = 3;
+  Interpolation interpolation = Interpolation::bicubic;
+
+  // Training. With random_resized_crop off, the short side becomes image_size, crop_padding zeros are put around the image
+  // and a window of image_size is drawn from it: the recipe for small images.
+  bool random_resized_crop = true;
+  double scale_min = 0.08, scale_max = 1;        // share of the area
+  double ratio_min = 3.0 / 4, ratio_max = 4.0 / 3;  // width / height
+  int crop_padding = 0;
+  double hflip = 0.5;                            // probability
+  double erasing = 0;                            // probability; one box an image
+  double erasing_area_min = 0.02, erasing_area_max = 1.0 / 3, erasing_ratio_min = 0.3;
+
+  // Evaluation: the short side becomes floor(image_size / crop_pct), then the centre is cut out.
+  double crop_pct = 0.875;
+
+  // Batches of training.
+  double mixup_alpha = 0, cutmix_alpha = 0;      // 0: off
+  double mix_prob = 1;                           // share of batches that are mixed
+  double switch_prob = 0.5;                      // cutmix rather than mixup, when both are on
+  double label_smoothing = 0;
+
+  std::array<float, 3> mean = {0.485f, 0.456f, 0.406f}, std = {0.229f, 0.224f, 0.225f};  // of pixels / 255
+};
+
+// Refuses values without a meaning with Exit::config, in the words of the recipe.
+void validate(const AugmentConfig&);
+
+// How one image of [image_size, image_size] comes about: `source` is cut out, resized to `resized`; the window at (top, left)
+// of that, with zeros where it sticks out, is the image; at last it is mirrored.
+struct View {
+  Box source;
+  Size resized;
+  int top = 0, left = 0;
+  bool flip = false;
+  EraseBox erase;
+};
+View training_view(const AugmentConfig&, Size image, RandomSequence& draw);
+View evaluation_view(const AugmentConfig&, Size image);
+
+// The blend of one training batch.
+Mix draw_mix(const AugmentConfig&, RandomSequence& draw);
+
+// From an image's bytes to its pixels in the batch. One a thread.
+class Renderer {
+ public:
+  explicit Renderer(const AugmentConfig& config) : config_(config) {}
+  // out: [image_size, image_size, channels]. An Error with Exit::bad_data says why an image is damaged.
+  EraseBox training(std::span<const uint8_t> bytes, RandomSequence draw, uint8_t* out);
+  void evaluation(std::span<const uint8_t> bytes, uint8_t* out);
+
+ private:
+  void render(const View&, uint8_t* out);
+  AugmentConfig config_;
+  Decoder decoder_;
+  Resizer resize_;
+  Image region_;
+};

@@ -1,0 +1,137 @@
+// dataset.cpp: finds out what lies at a path.
+#include "data/dataset.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+
+#include "data/sources.h"
+
+namespace fs = std::filesystem;
+
+namespace {
+
+// What a split may be called, the asked name first.
+std::vector<std::string> names_of_split(const std::string& split) {
+  if (split == "val") return {"val", "validation", "test", "t10k"};
+  if (split == "test") return {"test", "t10k", "val", "validation"};
+  return {split};
+}
+
+bool is_there(const fs::path& path) {
+  std::error_code ignored;
+  return fs::exists(path, ignored);
+}
+
+bool is_folder(const fs::path& path) {
+  std::error_code ignored;
+  return fs::is_directory(path, ignored);
+}
+
+// "a-{000..012}.tar" -> a-000.tar ... a-012.tar; a path without braces is itself.
+std::vector<std::string> expand_range(const std::string& pattern) {
+  const size_t open = pattern.find('{'), dots = pattern.find("..", open), close = pattern.find('}', open);
+  if (open == std::string::npos) return {pattern};
+  const auto is_number = [](const std::string& s) {
+    return !s.empty() && s.size() <= 9 && s.find_first_not_of("0123456789") == std::string::npos;
+  };
+  std::string first, last;
+  if (dots != std::string::npos && close != std::string::npos && dots < close) {
+    first = pattern.substr(open + 1, dots - open - 1);
+    last = pattern.substr(dots + 2, close - dots - 2);
+  }
+  if (!is_number(first) || !is_number(last) || std::stol(first) > std::stol(last) || std::stol(last) - std::stol(first) > 1000000) {
+    fail(Exit::config, pattern, ": braces must hold {split} or a range such as {000000..000146}");
+  }
+  std::vector<std::string> paths;
+  for (long i = std::stol(first); i <= std::stol(last); i++) {
+    char number[32];
+    std::snprintf(number, sizeof number, "%0*ld", int(first.size()), i);
+    paths.push_back(pattern.substr(0, open) + number + pattern.substr(close + 1));
+  }
+  return paths;
+}
+
+std::unique_ptr<Dataset> open_pattern(const std::string& path, const std::string& split) {
+  const std::string mark = "{split}";
+  const size_t at = path.find(mark);
+  if (at == std::string::npos) {
+    if (!split.empty()) fail(Exit::config, path, ": a path to tar files must say {split} where the ", split, " split differs");
+    return open_tar_shards(expand_range(path));
+  }
+  for (const std::string& name : names_of_split(split)) {
+    std::string one = path;
+    const std::vector<std::string> shards = expand_range(one.replace(at, mark.size(), name));
+    if (is_there(shards.front())) return open_tar_shards(shards);
+  }
+  fail(Exit::no_input, path, ": there are no tar files of the ", split, " split");
+}
+
+std::unique_ptr<Dataset> open_folder(const std::string& folder) {
+  std::vector<std::string> shards;
+  for (const std::string& name : list_folder(folder)) {
+    if (fs::path(name).extension() == ".tar") shards.push_back((fs::path(folder) / name).string());
+  }
+  return shards.empty() ? open_image_folder(folder) : open_tar_shards(shards);
+}
+
+class ImageFiles : public Dataset {
+ public:
+  explicit ImageFiles(const std::vector<std::string>& paths) : paths_(paths) {}
+  int64_t size() const override { return int64_t(paths_.size()); }
+  const std::vector<std::string>& classes() const override { return classes_; }
+  int label(int64_t) const override { return 0; }
+  std::string name(int64_t i) const override { return paths_[i]; }
+  void read(int64_t i, Bytes& out) const override { read_file(paths_[i], out, max_image_bytes); }
+
+ private:
+  std::vector<std::string> paths_, classes_ = {"0"};
+};
+
+}  // namespace
+
+std::optional<std::vector<std::string>> read_class_names(const std::string& folder) {
+  const fs::path here(folder);
+  fs::path file = here / "classes.txt";
+  if (!is_there(file)) file = here.parent_path() / "classes.txt";
+  if (!is_there(file)) return {};
+  Bytes text;
+  read_file(file.string(), text, 1 << 24);
+  std::vector<std::string> names(1);
+  for (const uint8_t c : text) {
+    if (c == '\n') names.emplace_back();
+    else if (c != '\r') names.back() += char(c);
+  }
+  if (names.back().empty()) names.pop_back();
+  return names;
+}
+
+std::vector<std::string> name_classes(std::optional<std::vector<std::string>> found, int count, const std::string& where) {
+  if (!found) {
+    found.emplace();
+    for (int i = 0; i < count; i++) found->push_back(std::to_string(i));
+  }
+  if (int(found->size()) < count) {
+    fail(Exit::bad_data, where, ": classes.txt names ", found->size(), " classes, but there is a label ", count - 1);
+  }
+  return *found;
+}
+
+std::unique_ptr<Dataset> open_dataset(const std::string& path, const std::string& split) {
+  const bool is_pattern = path.find('{') != std::string::npos || fs::path(path).extension() == ".tar";
+  if (is_pattern && !is_folder(path)) return open_pattern(path, split);
+  if (!is_folder(path)) fail(Exit::no_input, path, ": there is no such data folder");
+  if (split.empty()) return open_folder(path);
+
+  for (const std::string& name : names_of_split(split)) {
+    const fs::path folder = fs::path(path) / name;
+    if (is_folder(folder)) return open_folder(folder.string());
+    for (const char* suffix : {"", ".gz"}) {
+      const std::string images = folder.string() + "-images-idx3-ubyte" + suffix;
+      if (is_there(images)) return open_idx(images, folder.string() + "-labels-idx1-ubyte" + suffix);
+    }
+  }
+  fail(Exit::no_input, path, ": there is no ", split, " split (neither a folder ", split, "/ nor IDX files)");
+}
+
+std::unique_ptr<Dataset> open_images(const std::vector<std::string>& paths) { return std::make_unique<ImageFiles>(paths); }

@@ -1,0 +1,54 @@
+// decode.h: image bytes to u8 pixels. What the bytes are is read from the bytes, never from a file's name.
+//
+// JPEG (libjpeg-turbo: exact integer DCT, smooth chroma upsampling, so the pixels are Pillow's), PNG (stb_image), PGM (as IDX datasets give it).
+// Any depth comes out as 8 bits; alpha is dropped; CMYK is converted as Pillow does; EXIF orientation is ignored, as torchvision ignores it.
+// Damage is an Error with Exit::bad_data; it never costs more than this image.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+struct Image {
+  int height = 0, width = 0, channels = 0;
+  std::vector<uint8_t> pixels;  // [height, width, channels]
+};
+
+struct Box {
+  int top = 0, left = 0, height = 0, width = 0;
+};
+
+struct Size {
+  int height = 0, width = 0;
+};
+
+enum class ImageFormat { unknown, jpeg, png, pgm };
+ImageFormat image_format(std::span<const uint8_t> bytes);
+
+// What an image may claim before anything is allocated for it.
+constexpr int max_image_side = 65500;
+constexpr int64_t max_image_pixels = 100'000'000;
+constexpr int64_t max_pixels_per_byte = 2000;  // an honest JPEG stays under a few hundred
+constexpr int max_jpeg_scans = 100;            // each scan of a progressive file costs a pass over the whole picture
+
+// One thread's decoder, made once and used for one image after another.
+class Decoder {
+ public:
+  Decoder();
+  ~Decoder();
+  Decoder(const Decoder&) = delete;
+  Decoder& operator=(const Decoder&) = delete;
+
+  // Reads the header, so that a crop can be chosen before a pixel is decoded. The bytes must live until read().
+  Size open(std::span<const uint8_t> bytes);
+  // The region of the opened image, in 1 or 3 channels. Once for each open().
+  void read(const Box& region, int channels, Image& out);
+  // Harmless irregularities of the last image, such as stray bytes between its segments.
+  int warnings() const;
+
+  struct State;
+
+ private:
+  std::unique_ptr<State> state_;
+};

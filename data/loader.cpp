@@ -1,0 +1,192 @@
+// loader.cpp: a ring of batches; workers claim a few images at a time from the oldest batch that still has some.
+#include "data/loader.h"
+
+#include <algorithm>
+#include <chrono>
+#include <new>
+#include <system_error>
+
+namespace {
+
+// Images a worker takes at once: few enough to share the last batch fairly, many enough that the lock costs nothing.
+constexpr int images_per_claim = 8;
+// When every image of a batch of at least this many is damaged, it is not the images: the disk is gone, or the folder is wrong.
+constexpr int hopeless_batch = 8;
+
+bool costs_one_image(const Error& error) {
+  return error.exit == Exit::bad_data || error.exit == Exit::no_input || error.exit == Exit::io;
+}
+
+}  // namespace
+
+Loader::Loader(const Dataset& dataset, const AugmentConfig& augment, const LoaderConfig& config)
+    : dataset_(dataset), augment_(augment), config_(config), slots_(std::max(1, config.prefetch)) {
+  validate(augment);
+  if (config.batch_size < 1) fail(Exit::config, "the batch size must be at least 1, got ", config.batch_size);
+  if (config.threads < 0 || config.threads > 1024) fail(Exit::config, "data threads must lie in 0 .. 1024, got ", config.threads);
+  const int64_t size = dataset.size(), batch = config.batch_size;
+  batches_ = config.training ? size / batch : (size + batch - 1) / batch;
+  if (batches_ == 0) fail(Exit::config, "a batch of ", batch, " is larger than the dataset of ", size, " images");
+  next_claim_ = next_out_ = batches_;  // nothing to do before start()
+  for (int i = 0; i < std::max(1, config.threads); i++) workers_.emplace_back(augment);
+  try {
+    for (int i = 0; i < config.threads; i++) threads_.emplace_back(&Loader::work, this, std::ref(workers_[i]));
+  } catch (const std::system_error& error) {
+    shut_down();
+    fail(Exit::internal, "cannot start ", config.threads, " data threads: ", error.what());
+  }
+}
+
+Loader::~Loader() { shut_down(); }
+
+void Loader::shut_down() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  work_ready_.notify_all();
+  for (std::thread& thread : threads_) thread.join();
+}
+
+void Loader::start(int epoch, int64_t first_batch) {
+  check(epoch >= 0 && first_batch >= 0 && first_batch <= batches_, "[loader] the first batch must lie in 0 .. ", batches_,
+        ", got ", first_batch, " of epoch ", epoch);
+  Lock lock(mutex_);
+  next_claim_ = batches_;
+  progress_.wait(lock, [&] { return busy_ == 0; });
+  epoch_ = epoch;
+  order_.emplace(config_.seed, uint32_t(epoch), uint64_t(dataset_.size()));
+  const int64_t ahead = std::min(batches_, first_batch + int64_t(slots_.size()));
+  for (int64_t b = first_batch; b < ahead; b++) arm(slots_[b % slots_.size()], b);
+  next_out_ = next_claim_ = first_batch;
+  next_image_ = 0;
+  work_ready_.notify_all();
+}
+
+// Gives a slot the size, the samples and the mix of a batch. The pixels follow.
+void Loader::arm(Slot& slot, int64_t number) {
+  Batch& batch = slot.batch;
+  const int64_t first = number * config_.batch_size;
+  const int side = augment_.image_size;
+  batch.count = int(std::min<int64_t>(config_.batch_size, dataset_.size() - first));
+  batch.height = batch.width = side;
+  batch.channels = augment_.channels;
+  batch.images.resize(size_t(batch.count) * side * side * batch.channels);
+  batch.samples.resize(batch.count);
+  batch.labels.resize(batch.count);
+  batch.erase.assign(batch.count, {});
+  batch.valid.assign(batch.count, 0);
+  batch.mix = {};
+  slot.damage.assign(batch.count, "");
+  slot.finished = 0;
+  for (int i = 0; i < batch.count; i++) {
+    batch.samples[i] = config_.training ? int64_t((*order_)[uint64_t(first + i)]) : first + i;
+    batch.labels[i] = dataset_.label(batch.samples[i]);
+  }
+  if (!config_.training) return;
+  RandomSequence draw(RandomStream(config_.seed, "mix"), uint32_t(epoch_), uint64_t(number));
+  batch.mix = draw_mix(augment_, draw);
+}
+
+// The mutex is held. Nothing when all batches that may be prepared are taken.
+Loader::Claim Loader::claim() {
+  const int64_t armed = std::min(batches_, next_out_ + int64_t(slots_.size()));
+  if (next_claim_ >= armed) return {};
+  Slot& slot = slots_[next_claim_ % slots_.size()];
+  const int begin = next_image_, end = std::min(slot.batch.count, begin + images_per_claim);
+  next_image_ = end;
+  if (end == slot.batch.count) {
+    next_claim_++;
+    next_image_ = 0;
+  }
+  busy_++;
+  return {&slot, begin, end};
+}
+
+void Loader::load_image(Slot& slot, int i, Worker& worker) {
+  Batch& batch = slot.batch;
+  const int64_t sample = batch.samples[i];
+  const size_t size = size_t(batch.height) * batch.width * batch.channels;
+  uint8_t* out = &batch.images[i * size];
+  try {
+    dataset_.read(sample, worker.bytes);
+    if (config_.training) {
+      const RandomSequence draw(RandomStream(config_.seed, "augment"), uint32_t(epoch_), uint64_t(sample));
+      batch.erase[i] = worker.renderer.training(worker.bytes, draw, out);
+    } else {
+      worker.renderer.evaluation(worker.bytes, out);
+    }
+    batch.valid[i] = 1;
+  } catch (const Error& error) {
+    if (!costs_one_image(error)) throw;
+    std::fill_n(out, size, 0);
+    slot.damage[i] = error.what();
+  }
+}
+
+// The mutex is held before and after, not during. Whatever an image cannot be blamed for is a death.
+void Loader::carry_out(const Claim& claimed, Worker& worker, Lock& lock) {
+  lock.unlock();
+  std::optional<Death> death;
+  try {
+    for (int i = claimed.begin; i < claimed.end; i++) load_image(*claimed.slot, i, worker);
+  } catch (const Error& error) {
+    death = {error.exit, error.what()};
+  } catch (const std::exception& error) {
+    death = {Exit::internal, error.what()};
+  }
+  lock.lock();
+  busy_--;
+  claimed.slot->finished += claimed.end - claimed.begin;
+  if (death && !death_) death_ = death;
+  progress_.notify_all();
+}
+
+void Loader::work(Worker& worker) {
+  Lock lock(mutex_);
+  while (true) {
+    Claim claimed;
+    work_ready_.wait(lock, [&] { return stopping_ || death_ || (claimed = claim()).slot; });
+    if (!claimed.slot) return;
+    carry_out(claimed, worker, lock);
+  }
+}
+
+bool Loader::next(Batch& out) {
+  const auto began = std::chrono::steady_clock::now();
+  Lock lock(mutex_);
+  if (next_out_ >= batches_) return false;
+  const int64_t number = next_out_;
+  Slot& slot = slots_[number % slots_.size()];
+  const auto ready = [&] { return death_ || slot.finished == slot.batch.count; };
+  while (threads_.empty() && !ready()) carry_out(claim(), workers_.front(), lock);
+  progress_.wait(lock, ready);
+  if (death_) throw Error(death_->exit, "loading data failed: " + death_->reason);
+  const std::chrono::duration<double> waited = std::chrono::steady_clock::now() - began;
+
+  record_damage(slot);
+  std::swap(out, slot.batch);
+  out.wait_seconds = waited.count();
+  next_out_++;
+  const int64_t ahead = number + int64_t(slots_.size());
+  if (ahead < batches_) {
+    arm(slot, ahead);
+    work_ready_.notify_all();
+  }
+  return true;
+}
+
+void Loader::record_damage(const Slot& slot) {
+  const Batch& batch = slot.batch;
+  int damaged = 0;
+  for (int i = 0; i < batch.count; i++) {
+    if (batch.valid[i]) continue;
+    damaged++;
+    if (!known_damaged_.insert(batch.samples[i]).second) continue;
+    damaged_.push_back({batch.samples[i], dataset_.name(batch.samples[i]), slot.damage[i]});
+  }
+  if (damaged == batch.count && damaged >= hopeless_batch) {
+    fail(Exit::bad_data, "all ", damaged, " images of a batch are damaged, the first is ", dataset_.name(batch.samples[0]), ": ",
+         slot.damage[0]);
+  }
+}

@@ -1,0 +1,78 @@
+// png.cpp: stb_image, compiled for PNG only and kept to this file.
+#include "data/png.h"
+
+#include <zlib.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <string_view>
+
+#include "engine/check.h"
+
+namespace {
+
+// stb_image unpacks whatever the compressed data hold, whatever the header says: a bound on each allocation stops a
+// zip bomb. Set for the image at hand before stb_image is called.
+thread_local size_t allocation_limit = 0;
+
+void* bounded_malloc(size_t n) { return n <= allocation_limit ? std::malloc(n) : nullptr; }
+void* bounded_realloc(void* p, size_t n) { return n <= allocation_limit ? std::realloc(p, n) : nullptr; }
+
+}  // namespace
+
+#define STBI_ONLY_PNG
+#define STBI_NO_STDIO
+#define STB_IMAGE_STATIC
+#define STB_IMAGE_IMPLEMENTATION
+#define STBI_MAX_DIMENSIONS max_image_side
+#define STBI_MALLOC bounded_malloc
+#define STBI_REALLOC bounded_realloc
+#define STBI_FREE std::free
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-function"
+#include <stb/stb_image.h>
+#pragma GCC diagnostic pop
+
+namespace {
+
+uint32_t big_endian(const uint8_t* p) { return uint32_t(p[0]) << 24 | p[1] << 16 | p[2] << 8 | p[3]; }
+
+constexpr size_t signature = 8, chunk_frame = 12;  // a chunk: length, type, payload, checksum
+
+// stb_image does not look at checksums: a flipped bit would pass as other pixels.
+void check_chunks(std::span<const uint8_t> bytes) {
+  for (size_t at = signature; bytes.size() - at >= chunk_frame;) {
+    const uint8_t* chunk = bytes.data() + at;
+    const size_t length = big_endian(chunk);
+    if (length > bytes.size() - at - chunk_frame) break;
+    if (crc32(0, chunk + 4, uInt(length + 4)) != big_endian(chunk + 8 + length)) {
+      fail(Exit::bad_data, "PNG: a checksum is wrong");
+    }
+    if (std::string_view(reinterpret_cast<const char*>(chunk + 4), 4) == "IEND") return;
+    at += chunk_frame + length;
+  }
+  fail(Exit::bad_data, "PNG: the file is truncated");
+}
+
+}  // namespace
+
+Size read_png_header(std::span<const uint8_t> bytes) {
+  if (bytes.size() < signature + chunk_frame + 13) fail(Exit::bad_data, "PNG: the file is truncated");
+  const uint32_t width = big_endian(&bytes[16]), height = big_endian(&bytes[20]);
+  const uint32_t limit = max_image_side + 1;  // fits an int, and is refused by the caller
+  return {int(std::min(height, limit)), int(std::min(width, limit))};
+}
+
+Image read_png(std::span<const uint8_t> bytes) {
+  check_chunks(bytes);
+  const Size size = read_png_header(bytes);
+  const size_t largest = (size_t(size.width) * 8 + 1) * size.height;  // 4 channels of 16 bits
+  allocation_limit = 2 * std::max(largest, bytes.size()) + (1 << 16);
+  Image image;
+  const std::unique_ptr<uint8_t, decltype(&std::free)> pixels(
+      stbi_load_from_memory(bytes.data(), int(bytes.size()), &image.width, &image.height, &image.channels, 0), std::free);
+  if (!pixels) fail(Exit::bad_data, "PNG: ", stbi_failure_reason());
+  image.pixels.assign(pixels.get(), pixels.get() + size_t(image.width) * image.height * image.channels);
+  return image;
+}

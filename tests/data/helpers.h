@@ -1,0 +1,131 @@
+// helpers.h: small pictures, temporary folders and datasets in memory for the tests of data/.
+#pragma once
+#include <unistd.h>
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <sstream>
+
+#include "data/dataset.h"
+#include "data/jpeg.h"
+#include "data/tar.h"
+
+namespace fs = std::filesystem;
+
+struct TemporaryFolder {
+  fs::path path;
+  TemporaryFolder() {
+    static std::atomic<int> count = 0;
+    const bool in_memory = fs::is_directory("/dev/shm");  // where syncing costs nothing
+    path = (in_memory ? "/dev/shm" : fs::temp_directory_path()) / fs::path(str("lipsgrad-data-", getpid(), "-", count++));
+    fs::create_directories(path);
+  }
+  ~TemporaryFolder() { fs::remove_all(path); }
+  std::string operator/(const std::string& name) const { return (path / name).string(); }
+};
+
+inline void write_bytes(const fs::path& path, std::span<const uint8_t> bytes) {
+  fs::create_directories(path.parent_path());
+  std::ofstream(path, std::ios::binary).write(reinterpret_cast<const char*>(bytes.data()), std::streamsize(bytes.size()));
+}
+
+inline void write_text(const fs::path& path, const std::string& text) {
+  write_bytes(path, {reinterpret_cast<const uint8_t*>(text.data()), text.size()});
+}
+
+inline Bytes read_bytes(const fs::path& path) {
+  Bytes bytes;
+  read_file(path.string(), bytes, 1 << 30);
+  return bytes;
+}
+
+inline std::string fnv(std::span<const uint8_t> bytes) {
+  uint64_t h = 0xcbf29ce484222325ull;
+  for (const uint8_t b : bytes) h = (h ^ b) * 0x100000001b3ull;
+  char text[17];
+  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(h));
+  return text;
+}
+
+// The picture of make_resize_golden.py.
+inline Image picture(int height, int width, int channels) {
+  Image image{height, width, channels, {}};
+  const uint64_t count = uint64_t(height) * width * channels;
+  for (uint64_t i = 0; i < count; i++) {
+    const uint8_t noise = uint8_t((i + 1) * 2654435761u % (uint64_t(1) << 32) >> 24);
+    const uint8_t ramp = uint8_t(i * 255 / std::max<uint64_t>(1, count - 1));
+    image.pixels.push_back((i / 7) % 2 == 0 ? noise : ramp);
+  }
+  return image;
+}
+
+struct GoldenImage {
+  Bytes bytes;
+  std::string rgb_hash, gray_hash;
+};
+
+// tests/golden/images.txt: all are 19 x 23.
+inline std::map<std::string, GoldenImage> golden_images() {
+  std::ifstream file(SOURCE_DIR "/tests/golden/images.txt");
+  std::map<std::string, GoldenImage> images;
+  std::string name, rgb, gray, hex;
+  for (int height, width; file >> name >> height >> width >> rgb >> gray >> hex;) {
+    Bytes bytes;
+    for (size_t i = 0; i < hex.size(); i += 2) bytes.push_back(uint8_t(std::stoi(hex.substr(i, 2), nullptr, 16)));
+    images[name] = {bytes, rgb, gray};
+  }
+  REQUIRE(images.size() == 10);
+  return images;
+}
+
+// A grayscale JPEG that differs from one number to the next.
+inline Bytes small_jpeg(int number, int height = 28, int width = 28) {
+  Bytes pixels(size_t(height) * width);
+  for (int i = 0; i < height * width; i++) pixels[i] = uint8_t(number * 37 + i * (number % 5 + 1) / 3);
+  return encode_gray_jpeg(pixels.data(), height, width, 90);
+}
+
+class MemoryDataset : public Dataset {
+ public:
+  explicit MemoryDataset(std::vector<Bytes> images, int classes = 4) : images(std::move(images)) {
+    for (int c = 0; c < classes; c++) classes_.push_back(str("class", c));
+  }
+  int64_t size() const override { return int64_t(images.size()); }
+  const std::vector<std::string>& classes() const override { return classes_; }
+  int label(int64_t i) const override { return int(i % int64_t(classes_.size())); }
+  std::string name(int64_t i) const override { return str("memory[", i, "]"); }
+  void read(int64_t i, Bytes& out) const override { out = images[i]; }
+
+  std::vector<Bytes> images;
+
+ private:
+  std::vector<std::string> classes_;
+};
+
+inline MemoryDataset small_dataset(int count) {
+  std::vector<Bytes> images;
+  for (int i = 0; i < count; i++) images.push_back(small_jpeg(i));
+  return MemoryDataset(std::move(images));
+}
+
+// Runs it and gives the error it ends with; Exit::ok and "" when there is none.
+struct Outcome {
+  Exit exit = Exit::ok;
+  std::string what;
+  bool says(const std::string& part) const { return what.find(part) != std::string::npos; }
+};
+template <class F> Outcome outcome(F&& run) {
+  try {
+    run();
+  } catch (const Error& error) {
+    return {error.exit, error.what()};
+  }
+  return {};
+}

@@ -29,12 +29,11 @@ struct Dtype {
 };
 
 // In the order in which the reference library writes them.
-constexpr std::array<Dtype, 22> dtypes{{{"U64", 64},         {"I64", 64},         {"F64", 64},     {"C64", 64},
-                                        {"F32", 32},         {"U32", 32},         {"I32", 32},     {"BF16", 16},
-                                        {"F16", 16},         {"U16", 16},         {"I16", 16},     {"F8_E5M2FNUZ", 8},
-                                        {"F8_E4M3FNUZ", 8},  {"F8_E8M0", 8},      {"F8_E4M3", 8},  {"F8_E5M2", 8},
-                                        {"I8", 8},           {"U8", 8},           {"F6_E3M2", 6},  {"F6_E2M3", 6},
-                                        {"F4", 4},           {"BOOL", 8}}};
+constexpr std::array<Dtype, 22> dtypes{
+    {{"U64", 64},        {"I64", 64},    {"F64", 64},    {"C64", 64},    {"F32", 32}, {"U32", 32},
+     {"I32", 32},        {"BF16", 16},   {"F16", 16},    {"U16", 16},    {"I16", 16}, {"F8_E5M2FNUZ", 8},
+     {"F8_E4M3FNUZ", 8}, {"F8_E8M0", 8}, {"F8_E4M3", 8}, {"F8_E5M2", 8}, {"I8", 8},   {"U8", 8},
+     {"F6_E3M2", 6},     {"F6_E2M3", 6}, {"F4", 4},      {"BOOL", 8}}};
 
 // Its place in `dtypes`, or nothing for a name that the format does not have.
 std::optional<size_t> rank_of(const std::string& dtype) {
@@ -53,7 +52,8 @@ std::optional<uint64_t> packed_bytes(int bits, const std::vector<int64_t>& shape
   return total / 8;
 }
 
-template <class... Why> [[noreturn]] void damaged(const std::string& path, const Why&... why) {
+template <class... Why>
+[[noreturn]] void damaged(const std::string& path, const Why&... why) {
   fail(Exit::bad_data, path, ": not a whole safetensors file: ", why...);
 }
 
@@ -104,12 +104,15 @@ Placed read_entry(const std::string& path, const std::string& name, const json& 
 
   const json& dtype = value["dtype"];
   const auto rank = dtype.is_string() ? rank_of(dtype.get<std::string>()) : std::nullopt;
-  if (!rank) damaged(path, quoted(name), " has the unknown dtype ", quoted(dtype.is_string() ? dtype.get<std::string>() : "?"));
+  if (!rank)
+    damaged(path, quoted(name), " has the unknown dtype ",
+            quoted(dtype.is_string() ? dtype.get<std::string>() : "?"));
   entry.dtype = dtypes[*rank].name;
   entry.shape = read_shape(path, name, value["shape"]);
 
   const json& offsets = value["data_offsets"];
-  if (!offsets.is_array() || offsets.size() != 2 || !offsets[0].is_number_unsigned() || !offsets[1].is_number_unsigned())
+  if (!offsets.is_array() || offsets.size() != 2 || !offsets[0].is_number_unsigned() ||
+      !offsets[1].is_number_unsigned())
     damaged(path, "data_offsets of ", quoted(name), " are not two sizes");
   const uint64_t begin = offsets[0].get<uint64_t>(), end = offsets[1].get<uint64_t>();
   if (end < begin) damaged(path, "data_offsets of ", quoted(name), " run backwards");
@@ -161,7 +164,8 @@ void SafetensorsFile::parse_header() {
   uint64_t header = 0;
   std::memcpy(&header, map_, 8);
   if (header > max_header) damaged(path_, "its header claims ", header, " bytes, more than the format allows");
-  if (header > size_ - 8) damaged(path_, "its header claims ", header, " bytes, the file holds ", size_ - 8, " after the length");
+  if (header > size_ - 8)
+    damaged(path_, "its header claims ", header, " bytes, the file holds ", size_ - 8, " after the length");
 
   const char* text = reinterpret_cast<const char*>(map_) + 8;
   if (header == 0 || text[0] != '{') damaged(path_, "its header does not begin with {");
@@ -175,7 +179,8 @@ void SafetensorsFile::parse_header() {
     const auto [at, added] = tensors_.emplace(name, SafetensorsEntry{});
     Placed place = read_entry(path_, name, value, at->second);
     if (place.end > available)
-      damaged(path_, quoted(name), " ends at byte ", place.end, " of the data, the file holds ", available, ": truncated?");
+      damaged(path_, quoted(name), " ends at byte ", place.end, " of the data, the file holds ", available,
+              ": truncated?");
     at->second.data = data + place.begin;
     place.name = &at->first;
     placed.push_back(place);
@@ -185,7 +190,8 @@ void SafetensorsFile::parse_header() {
             [](const Placed& a, const Placed& b) { return std::pair(a.begin, a.end) < std::pair(b.begin, b.end); });
   uint64_t reached = 0;
   for (const Placed& place : placed) {
-    if (place.begin != reached) damaged(path_, quoted(*place.name), " does not begin where the tensor before it ends");
+    if (place.begin != reached)
+      damaged(path_, quoted(*place.name), " does not begin where the tensor before it ends");
     reached = place.end;
   }
   if (reached != available) damaged(path_, available - reached, " bytes after the last tensor belong to none");
@@ -212,7 +218,8 @@ void write_safetensors(const std::string& path, const std::map<std::string, Safe
     check(rank, "[write_safetensors] ", quoted(name), " has the unknown dtype ", entry.dtype);
     check(name != "__metadata__", "[write_safetensors] no tensor may be called __metadata__");
     const auto bytes = packed_bytes(dtypes[*rank].bits, entry.shape);
-    check(bytes && *bytes == entry.bytes, "[write_safetensors] ", quoted(name), " has ", entry.bytes, " bytes, not what its shape needs");
+    check(bytes && *bytes == entry.bytes, "[write_safetensors] ", quoted(name), " has ", entry.bytes,
+          " bytes, not what its shape needs");
     items.push_back({*rank, &name, &entry});
   }
   std::stable_sort(items.begin(), items.end(), [](const Item& a, const Item& b) { return a.rank < b.rank; });
@@ -222,8 +229,9 @@ void write_safetensors(const std::string& path, const std::map<std::string, Safe
   uint64_t offset = 0;
   for (const Item& item : items) {
     if (header.size() > 1) header += ',';
-    header += json(*item.name).dump() + ":{\"dtype\":\"" + item.entry->dtype + "\",\"shape\":" + json(item.entry->shape).dump() +
-              ",\"data_offsets\":[" + std::to_string(offset) + "," + std::to_string(offset + item.entry->bytes) + "]}";
+    header += json(*item.name).dump() + ":{\"dtype\":\"" + item.entry->dtype +
+              "\",\"shape\":" + json(item.entry->shape).dump() + ",\"data_offsets\":[" + std::to_string(offset) +
+              "," + std::to_string(offset + item.entry->bytes) + "]}";
     offset += item.entry->bytes;
   }
   header += '}';

@@ -58,7 +58,8 @@ std::string complaint(const std::string& bytes) {
   }
 }
 
-template <class F> Error caught(F f) {
+template <class F>
+Error caught(F f) {
   try {
     f();
   } catch (const Error& error) {
@@ -147,13 +148,16 @@ TEST_CASE("safetensors: every kind of damage is refused in one line") {
   says(entry(R"("dtype":"F32","shape":[18446744073709551615],"data_offsets":[0,16])"), "not a size");
   says(entry(R"("dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,16])"), "impossible");
   says(entry(R"("dtype":"F4","shape":[3],"data_offsets":[0,16])"), "impossible");
-  says(entry(R"("dtype":"F32","shape":[5],"data_offsets":[0,16])"), "needs 20 bytes for its shape, data_offsets give it 16");
+  says(entry(R"("dtype":"F32","shape":[5],"data_offsets":[0,16])"),
+       "needs 20 bytes for its shape, data_offsets give it 16");
   says(entry(R"("dtype":"F32","shape":[4],"data_offsets":[16,0])"), "backwards");
   says(entry(R"("dtype":"F32","shape":[4],"data_offsets":[0])"), "two sizes");
   says(entry(R"("dtype":"F32","shape":[4],"data_offsets":[-16,0])"), "two sizes");
 
   const auto two = [](const std::string& a, const std::string& b) {
-    return with_header(R"({"a":{"dtype":"U8","shape":[8],"data_offsets":)" + a + R"(},"b":{"dtype":"U8","shape":[8],"data_offsets":)" + b + "}}", 16);
+    return with_header(R"({"a":{"dtype":"U8","shape":[8],"data_offsets":)" + a +
+                           R"(},"b":{"dtype":"U8","shape":[8],"data_offsets":)" + b + "}}",
+                       16);
   };
   CHECK(complaint(two("[8,16]", "[0,8]")) == "");
   says(two("[0,8]", "[0,8]"), "does not begin where the tensor before it ends");
@@ -161,8 +165,11 @@ TEST_CASE("safetensors: every kind of damage is refused in one line") {
   says(two("[1,9]", "[9,17]"), "truncated");
   says(with_header(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}})", 2), "does not begin where");
 
-  says(with_header(R"({"w":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"w":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}})", 0),
-       "names \"w\" twice");
+  says(
+      with_header(
+          R"({"w":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"w":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}})",
+          0),
+      "names \"w\" twice");
   says(entry(R"("dtype":"F32","shape":[4],"shape":[4],"data_offsets":[0,16])"), "names \"shape\" twice");
   says(with_header(R"({"__metadata__":{"a":1}})", 0), "is not a string");
   says(with_header(R"({"__metadata__":[]})", 0), "is not an object");
@@ -217,7 +224,10 @@ TEST_CASE("durable file: a failed write leaves the old file and nothing else") {
 
   CHECK(caught([&] { write_durably(folder / "no/such/folder", ""); }).exit == Exit::cannot_create);
   CHECK(caught([&] { write_durably("/proc/x", ""); }).exit == Exit::cannot_create);
-  { DurableFile abandoned(path); abandoned.write("new"); }
+  {
+    DurableFile abandoned(path);
+    abandoned.write("new");
+  }
   CHECK(slurp(path) == "old");
 
   // A limit on the size of files stands for the full disk: the system refuses the bytes in the middle of a write.

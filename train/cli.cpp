@@ -1,0 +1,309 @@
+// cli.cpp: every subcommand with its flags and its help, and the one place where an error becomes an exit code.
+#include "train/cli.h"
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <iostream>
+#include <memory>
+#include <new>
+
+#include "engine/check.h"
+#include "train/nearest.h"
+#include "train/recipe.h"
+
+#undef check  // CLI11 has methods of this name; this file needs only fail()
+
+namespace {
+
+// A subcommand that does something, and what it does.
+struct Action {
+  CLI::App* command;
+  std::function<int()> run;
+};
+
+struct CommandLine {
+  explicit CommandLine(const Commands& commands) : commands(commands) {}
+
+  // A subcommand with its own options struct, which lives as long as the action that uses it.
+  template <class Options>
+  std::pair<CLI::App*, std::shared_ptr<Options>> add(CLI::App& parent, const char* name, const char* help,
+                                                     const std::function<int(const Options&)>& function) {
+    CLI::App* command = parent.add_subcommand(name, help);
+    auto options = std::make_shared<Options>();
+    actions.push_back({command, [options, &function] { return function(*options); }});
+    return {command, options};
+  }
+
+  void add_training();
+  void add_using();
+  void add_looking();
+  void add_data();
+  void add_machine();
+
+  const Commands& commands;
+  CLI::App app{"lipsgrad trains vision Transformers whose Lipschitz constant is known.", "lipsgrad"};
+  std::vector<Action> actions;
+};
+
+void add_recipe(CLI::App* command, std::string& recipe) {
+  command->add_option("RECIPE", recipe, "Recipe file (*.toml) or preset: see lipsgrad --help")->required();
+}
+
+void add_set(CLI::App* command, std::vector<std::string>& set) {
+  command->add_option("--set", set, "Override one key of the recipe; may be repeated")
+      ->type_name("SECTION.KEY=VALUE")
+      ->allow_extra_args(false);
+}
+
+void add_json(CLI::App* command, bool& json) {
+  command->add_flag("--json", json, "Print one JSON object instead of a table");
+}
+
+CLI::Option* add_text(CLI::App* command, const char* name, std::string& value, const char* type, const char* help) {
+  return command->add_option(name, value, help)->type_name(type);
+}
+
+void CommandLine::add_training() {
+  auto [train, options] = add(app, "train", "Train a model and write its run folder", commands.train);
+  train->add_option("RECIPE", options->recipe, "Recipe file (*.toml) or preset; with --resume the run's own");
+  add_set(train, options->set);
+  add_text(train, "--run", options->run, "DIR", "Run folder; runs/NAME of the recipe unless given");
+  train->add_flag("--resume", options->resume, "Continue from the newest checkpoint of the run folder");
+  train->footer(
+      "Examples:\n"
+      "  lipsgrad train fashion-lipsformer\n"
+      "  lipsgrad train my.toml --set optimizer.lr=1e-3 --set schedule.epochs=20 --run runs/lr-1e-3\n"
+      "  lipsgrad train --run runs/lr-1e-3 --resume\n"
+      "Ctrl-C once finishes the step and saves; twice leaves at once.");
+  actions.back().run = [options = options, this] {
+    const bool from_run = options->resume && !options->run.empty();
+    if (options->recipe.empty() && !from_run)
+      fail(Exit::usage, "train needs a RECIPE, or --resume with the --run folder to continue");
+    if (options->run.empty()) options->run = "runs/" + recipe_name(options->recipe);
+    return commands.train(*options);
+  };
+}
+
+void CommandLine::add_using() {
+  auto [eval, evaluated] = add(app, "eval", "Measure accuracy on the validation data", commands.eval);
+  eval->add_option("RUN", evaluated->target, "Run folder, or a recipe together with --weights")->required();
+  add_text(eval, "--weights", evaluated->weights, "FILE",
+           "Safetensors; the newest checkpoint of the run unless given");
+  eval->add_flag("--ema", evaluated->ema, "Use the averaged weights of the checkpoint");
+  add_set(eval, evaluated->set);
+  add_json(eval, evaluated->json);
+  eval->footer(
+      "Examples:\n"
+      "  lipsgrad eval runs/quickstart --json\n"
+      "  lipsgrad eval swin_tiny --weights swin_tiny.safetensors --set data.path=/data/imagenet");
+
+  auto [predict, predicted] = add(app, "predict", "Name what is in images", commands.predict);
+  predict->add_option("IMAGE", predicted->images, "JPEG or PNG files")->required();
+  add_text(predict, "--run", predicted->target, "RUN", "Run folder, or a recipe together with --weights")->required();
+  add_text(predict, "--weights", predicted->weights, "FILE",
+           "Safetensors; the newest checkpoint of the run unless given");
+  add_set(predict, predicted->set);
+  predict->add_option("--top", predicted->top, "How many classes to name")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1000));
+  predict->footer("Example:\n  lipsgrad predict boot.jpg bag.jpg --run runs/quickstart --top 3");
+
+  auto [forward, passed] =
+      add(app, "forward", "Run one batch from a file, to compare with another framework", commands.forward);
+  add_recipe(forward, passed->recipe);
+  add_text(forward, "--weights", passed->weights, "W", "Weights by their PyTorch names")->required();
+  add_text(forward, "--input", passed->input, "X", "images [B, C, H, W] and labels [B] or targets [B, classes]")
+      ->required();
+  add_text(forward, "--output", passed->output, "Y", "logits, loss, gradients, entropies, bounds")->required();
+  forward->add_flag("--train", passed->train, "Use training statistics; all random parts are off");
+  forward->add_option("--steps", passed->steps, "Take N optimizer steps on the batch; adds losses and weights")
+      ->type_name("N")
+      ->check(CLI::Range(0, 1000000));
+  forward->add_flag("--partial", passed->partial, "Allow names that are missing or left over in W");
+  auto dtype = std::make_shared<std::string>(), device = std::make_shared<std::string>();
+  add_text(forward, "--dtype", *dtype, "TYPE", "Short for --set run.dtype=: f32, bf16 or f64");
+  add_text(forward, "--device", *device, "DEVICE", "Short for --set run.device=: cpu");
+  add_set(forward, passed->set);
+  actions.back().run = [passed = passed, dtype, device, this] {
+    if (!dtype->empty()) passed->set.push_back("run.dtype=" + *dtype);
+    if (!device->empty()) passed->set.push_back("run.device=" + *device);
+    return commands.forward(*passed);
+  };
+  forward->footer(
+      "W, X and Y are safetensors files.\n"
+      "Example:\n"
+      "  lipsgrad forward swin_tiny --weights swin.safetensors --input batch.safetensors --output out.safetensors");
+}
+
+void CommandLine::add_looking() {
+  auto [inspect, inspected] = add(app, "inspect", "Show the tables of a run in the terminal", commands.inspect);
+  inspect->add_option("RUN", inspected->run, "Run folder")->required();
+  add_json(inspect, inspected->json);
+  inspect->footer("Example:\n  lipsgrad inspect runs/quickstart");
+
+  auto [report, reported] = add(app, "report", "Write one page that shows runs side by side", commands.report);
+  report->add_option("RUN", reported->runs, "Run folders")->required();
+  add_text(report, "--output", reported->output, "FILE", "report.html in the first run folder unless given");
+  report->footer("Example:\n  lipsgrad report runs/lipsformer runs/swin --output compare.html");
+
+  auto [summary, summed] =
+      add(app, "summary", "List a model's layers: shapes, parameters, MACs, bounds", commands.summary);
+  add_recipe(summary, summed->recipe);
+  add_set(summary, summed->set);
+  add_json(summary, summed->json);
+  summary->footer("Nothing is trained and no data is needed.\nExample:\n  lipsgrad summary lipsformer_swin_tiny");
+}
+
+void CommandLine::add_data() {
+  CLI::App* data = app.add_subcommand("data", "Prepare and check datasets");
+  data->require_subcommand(1);
+
+  auto [pack, packed] = add(*data, "pack", "Pack images into tar shards of JPEG", commands.data_pack);
+  pack->add_option("SOURCE", packed->source, "fashion-mnist, or a folder with one folder of images a class")
+      ->required();
+  pack->add_option("DIR", packed->folder, "Where the shards go")->required();
+  pack->add_option("--shard-images", packed->shard_images, "Images in each shard")
+      ->type_name("N")
+      ->check(CLI::Range(1, 10000000));
+  pack->footer("Example:\n  lipsgrad data pack fashion-mnist datasets/fashion-mnist");
+
+  auto [verify, verified] =
+      add(*data, "verify", "Decode every image and name the damaged ones", commands.data_verify);
+  verify->add_option("DIR", verified->folder, "Dataset: folders of images or tar shards")->required();
+  verify->footer("Example:\n  lipsgrad data verify datasets/fashion-mnist");
+
+  auto [fetch, fetched] = add(*data, "fetch", "Get a known dataset ready for training", commands.data_fetch);
+  fetch->add_option("NAME", fetched->name, "fashion-mnist")->required();
+  fetch->add_option("DIR", fetched->folder, "Where it goes; datasets/NAME unless given");
+  fetch->footer("Example:\n  lipsgrad data fetch fashion-mnist");
+  actions.back().run = [fetched = fetched, this] {
+    if (fetched->folder.empty()) fetched->folder = "datasets/" + fetched->name;
+    return commands.data_fetch(*fetched);
+  };
+}
+
+void CommandLine::add_machine() {
+  auto [convert, converted] =
+      add(app, "convert", "Rename the weights of one framework for another", commands.convert);
+  convert->add_option("INPUT", converted->input, "Safetensors")->required();
+  convert->add_option("OUTPUT", converted->output, "Safetensors")->required();
+  add_text(convert, "--to", converted->to, "NAMES", "Whose names the output has: timm or swin (which lipsgrad reads)")
+      ->required()
+      ->check(CLI::IsMember({"timm", "swin"}));
+  convert->footer("Example:\n  lipsgrad convert swin_tiny_timm.safetensors swin_tiny.safetensors --to swin");
+
+  auto [bench, benched] = add(app, "bench", "Time full training steps on made-up images", commands.bench);
+  add_recipe(bench, benched->recipe);
+  add_set(bench, benched->set);
+  bench->add_option("--steps", benched->steps, "Steps that are timed")->type_name("N")->check(CLI::Range(1, 1000000));
+  bench->add_option("--warmup", benched->warmup, "Steps before that")->type_name("N")->check(CLI::Range(0, 1000000));
+  add_json(bench, benched->json);
+  bench->footer("Example:\n  lipsgrad bench lipsformer_swin_tiny --set data.batch_size=16 --set run.threads=2");
+
+  auto [devices, listed] = add(app, "devices", "List what lipsgrad can compute on", commands.devices);
+  add_json(devices, listed->json);
+}
+
+std::string main_footer() {
+  std::string presets;
+  for (const std::string& name : preset_names()) presets += "  " + name + "\n";
+  return "Presets, which stand wherever a RECIPE does:\n" + presets +
+         "First steps:\n"
+         "  lipsgrad data fetch fashion-mnist\n"
+         "  lipsgrad train fashion-lipsformer --run runs/first\n"
+         "  lipsgrad report runs/first\n"
+         "lipsgrad COMMAND --help explains a command.";
+}
+
+// The words at the front must lead to a subcommand; CLI11 itself would only say that one is missing.
+void check_command_words(const CLI::App& app, int argc, const char* const* argv) {
+  const CLI::App* here = &app;
+  for (int i = 1; i < argc && !here->get_subcommands({}).empty() && argv[i][0] != '-'; i++) {
+    std::vector<std::string> names;
+    const CLI::App* next = nullptr;
+    for (const CLI::App* command : here->get_subcommands({})) {
+      names.push_back(command->get_name());
+      if (command->get_name() == argv[i]) next = command;
+    }
+    if (!next) fail(Exit::usage, "unknown command '", argv[i], "': ", suggestion(argv[i], names));
+    here = next;
+  }
+}
+
+const CLI::App& parsed_command(const CLI::App& app) {
+  const CLI::App* here = &app;
+  while (!here->get_subcommands().empty()) here = here->get_subcommands().front();
+  return *here;
+}
+
+// CLI11's complaint in our words: an unknown flag first, for it is what makes the rest go wrong.
+[[noreturn]] void fail_parsing(const CLI::App& app, const CLI::ParseError& error) {
+  const CLI::App& command = parsed_command(app);
+  std::vector<std::string> flags;
+  for (const CLI::Option* option : command.get_options())
+    for (const std::string& name : option->get_lnames()) flags.push_back("--" + name);
+  const std::string after = &command == &app ? "lipsgrad" : command.get_name();
+  const std::vector<std::string> left = app.remaining(true);
+  for (const std::string& word : left) {
+    const std::string flag = word.substr(0, word.find('='));
+    if (flag.starts_with("-"))
+      fail(Exit::usage, "unknown flag ", flag, " after ", after, ": ", suggestion(flag, flags));
+  }
+  if (!left.empty()) fail(Exit::usage, "'", left.front(), "' is one word too many after ", after, ": see --help");
+  fail(Exit::usage, error.what(), ": see lipsgrad ", &command == &app ? "" : after + " ", "--help");
+}
+
+int parse_and_run(int argc, const char* const* argv, const Commands& commands) {
+  CommandLine line(commands);
+  line.app.require_subcommand(1);
+  line.app.get_formatter()->column_width(34);
+  line.app.footer(main_footer());
+  line.add_training();
+  line.add_using();
+  line.add_looking();
+  line.add_data();
+  line.add_machine();
+
+  if (argc < 2) fail(Exit::usage, "a command is missing: see lipsgrad --help");
+  check_command_words(line.app, argc, argv);
+  try {
+    line.app.parse(argc, argv);
+  } catch (const CLI::CallForHelp&) {
+    std::cout << line.app.help();
+    return static_cast<int>(Exit::ok);
+  } catch (const CLI::ParseError& error) {
+    fail_parsing(line.app, error);
+  }
+  for (const Action& action : line.actions)
+    if (action.command->parsed()) return action.run();
+  fail(Exit::internal, "[run_cli] the command has no action");
+}
+
+int complain(Exit exit, std::string what) {
+  for (char& c : what)
+    if (static_cast<unsigned char>(c) < ' ') c = ' ';
+  std::cerr << "lipsgrad: " << what << std::endl;
+  return static_cast<int>(exit);
+}
+
+}  // namespace
+
+int run_cli(int argc, const char* const* argv, const Commands& commands) {
+  try {
+    const int code = parse_and_run(argc, argv, commands);
+    const bool printed = std::cout.flush().good() && std::fflush(stdout) == 0;
+    if (code == 0 && !printed)
+      return complain(Exit::io, "the result could not be printed: is the disk of stdout full?");
+    return code;
+  } catch (const Error& error) {
+    return complain(error.exit, error.what());
+  } catch (const std::bad_alloc&) {
+    return complain(
+        Exit::failure,
+        "out of memory: choose a smaller data.batch_size or run.micro_batch, or run.checkpoint_activations=true");
+  } catch (const std::exception& error) {
+    return complain(Exit::internal, str("unexpected: ", error.what()));
+  } catch (...) {
+    return complain(Exit::internal, "unexpected: an exception without a name");
+  }
+}

@@ -1,0 +1,99 @@
+// commands.h: the subcommands of the binary: what each is given, and the function that does it.
+#pragma once
+#include <string>
+#include <vector>
+
+// RECIPE is everywhere a recipe file or a preset's name; `set` holds its SECTION.KEY=VALUE overrides.
+// Each function returns the exit code, prints its result on stdout, and throws Error for what it refuses.
+
+struct TrainOptions {
+  std::string recipe;  // empty with resume: the run folder has it
+  std::vector<std::string> set;
+  std::string run;  // folder; runs/NAME of the recipe unless given
+  bool resume = false;
+};
+int run_train(const TrainOptions& options);
+
+struct EvalOptions {
+  std::string target;   // a run folder, or a recipe
+  std::string weights;  // safetensors; the newest checkpoint of a run unless given
+  std::vector<std::string> set;
+  bool ema = false;  // the averaged weights of the checkpoint
+  bool json = false;
+};
+int run_eval(const EvalOptions& options);
+
+struct PredictOptions {
+  std::vector<std::string> images;
+  std::string target;   // a run folder, or a recipe
+  std::string weights;  // as in EvalOptions
+  std::vector<std::string> set;
+  int top = 5;
+};
+int run_predict(const PredictOptions& options);
+
+struct InspectOptions {
+  std::string run;
+  bool json = false;
+};
+int run_inspect(const InspectOptions& options);
+
+struct ReportOptions {
+  std::vector<std::string> runs;
+  std::string output;  // report.html in the first run's folder unless given
+};
+int run_report(const ReportOptions& options);
+
+struct SummaryOptions {
+  std::string recipe;
+  std::vector<std::string> set;
+  bool json = false;
+};
+int run_summary(const SummaryOptions& options);
+
+struct ForwardOptions {
+  std::string recipe;
+  std::vector<std::string> set;  // --dtype and --device are in here, as run.dtype and run.device
+  std::string weights, input, output;
+  bool train = false;    // training statistics, all random parts off
+  bool partial = false;  // names may be missing or left over
+  int steps = 0;         // optimizer steps on the batch
+};
+int run_forward(const ForwardOptions& options);
+
+struct DataPackOptions {
+  std::string source;  // the name of a known dataset, or a folder of one folder per class
+  std::string folder;  // where the tar shards go
+  int shard_images = 10000;
+};
+int run_data_pack(const DataPackOptions& options);
+
+struct DataVerifyOptions {
+  std::string folder;
+};
+int run_data_verify(const DataVerifyOptions& options);
+
+struct DataFetchOptions {
+  std::string name;
+  std::string folder;  // datasets/NAME unless given
+};
+int run_data_fetch(const DataFetchOptions& options);
+
+struct ConvertOptions {
+  std::string input, output;  // safetensors
+  std::string to;             // whose names the output has: "timm" or "swin"
+};
+int run_convert(const ConvertOptions& options);
+
+struct BenchOptions {
+  std::string recipe;
+  std::vector<std::string> set;
+  int steps = 10, warmup = 2;
+  bool json = false;
+};
+int run_bench(const BenchOptions& options);
+
+struct DevicesOptions {
+  bool json = false;
+};
+int run_devices(const DevicesOptions& options);

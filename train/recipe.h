@@ -1,0 +1,283 @@
+// recipe.h: all that can be chosen about a run: defaults first, then what each key may be and what it means.
+#pragma once
+#include <array>
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <vector>
+
+// What a value may be. For a list it holds for every entry.
+struct Limit {
+  double least = -std::numeric_limits<double>::infinity(), most = std::numeric_limits<double>::infinity();
+  bool above = false, below = false;    // the ends themselves are excluded
+  std::vector<std::string> choices{};  // for words: the only ones
+};
+inline Limit anything() { return {}; }
+inline Limit at_least(double least) { return {.least = least}; }
+inline Limit above(double least) { return {.least = least, .above = true}; }
+inline Limit above_up_to(double least, double most) { return {.least = least, .most = most, .above = true}; }
+inline Limit between(double least, double most) { return {.least = least, .most = most}; }
+inline Limit below(double most) { return {.least = 0, .most = most, .below = true}; }
+inline Limit one_of(std::vector<std::string> choices) { return {.choices = std::move(choices)}; }
+
+struct ModelRecipe {
+  std::string family = "swin";
+  int img_size = 224, patch_size = 4, in_chans = 3, num_classes = 1000;
+  int embed_dim = 96;
+  std::vector<int> depths{2, 2, 6, 2}, num_heads{3, 6, 12, 24};
+  int window_size = 7;
+  double mlp_ratio = 4.0, drop_path_rate = 0.2;
+  bool shift_windows = true;
+  std::string norm_position = "pre";
+  bool conv_branches = false;
+
+  static void each_key(auto& model, auto&& key) {
+    key("family", model.family, one_of({"swin"}), "the backbone");
+    key("img_size", model.img_size, between(1, 16384), "height and width of the input, pixels");
+    key("patch_size", model.patch_size, between(1, 16384), "side of the patch that becomes one token, pixels");
+    key("in_chans", model.in_chans, between(1, 64), "colour channels: 3 colour, 1 grey");
+    key("num_classes", model.num_classes, between(1, 1e7), "classes to tell apart");
+    key("embed_dim", model.embed_dim, between(1, 65536), "width of the first stage; it doubles from stage to stage");
+    key("depths", model.depths, between(1, 1000), "blocks of each stage");
+    key("num_heads", model.num_heads, between(1, 1024), "attention heads of each stage");
+    key("window_size", model.window_size, between(1, 1024), "side of the attention window, tokens");
+    key("mlp_ratio", model.mlp_ratio, above_up_to(0, 64), "hidden width of the MLP over its width");
+    key("drop_path_rate", model.drop_path_rate, below(1),
+        "chance of dropping the last branch; it grows linearly from 0 at the first");
+    key("shift_windows", model.shift_windows, anything(),
+        "every second block attends in windows moved by half (Swin)");
+    key("norm_position", model.norm_position, one_of({"pre", "post"}),
+        "norm before each branch, or after the residual sum");
+    key("conv_branches", model.conv_branches, anything(),
+        "two 7x7 depthwise branches before the attention of each block (LipsFormer)");
+  }
+  bool operator==(const ModelRecipe&) const = default;
+};
+
+struct PartsRecipe {
+  std::string norm = "layer", attention = "dot";
+  double tau = 10.0, nu = 1.0, attention_eps = 1e-6;
+  std::string residual = "plain";
+  double alpha = 0.0;
+  std::string init = "trunc_normal";
+  double norm_eps = 1e-5;
+
+  static void each_key(auto& parts, auto&& key) {
+    key("norm", parts.norm, one_of({"layer", "center", "none"}), "LayerNorm, CenterNorm (LipsFormer), or no norm");
+    key("attention", parts.attention, one_of({"dot", "cosine", "cosine_bounded"}),
+        "dot product; cosine (LipsFormer as released); cosine_bounded (its paper: values normalised too)");
+    key("tau", parts.tau, above(0), "temperature of cosine attention: the largest logit");
+    key("nu", parts.nu, above(0), "cosine_bounded: length of the normalised values");
+    key("attention_eps", parts.attention_eps, above(0),
+        "cosine_bounded: epsilon inside the root; the bound rests on it");
+    key("residual", parts.residual, one_of({"plain", "weighted"}),
+        "x + f(x), or x + alpha * f(x) with a learnable alpha a channel");
+    key("alpha", parts.alpha, at_least(0), "alpha at the start; 0: 1 / number of blocks");
+    key("init", parts.init, one_of({"trunc_normal", "xavier", "spectral"}),
+        "weights at the start; spectral: xavier over its spectral norm");
+    key("norm_eps", parts.norm_eps, at_least(0), "epsilon of LayerNorm");
+  }
+  bool operator==(const PartsRecipe&) const = default;
+};
+
+struct DataRecipe {
+  std::string path, train = "train", val = "val";
+  int batch_size = 128, workers = 2;
+  std::string interpolation = "bicubic";
+
+  static void each_key(auto& data, auto&& key) {
+    key("path", data.path, anything(), "folder of the dataset");
+    key("train", data.train, anything(), "training part: a folder of classes or of tar shards inside path");
+    key("val", data.val, anything(), "validation part, likewise");
+    key("batch_size", data.batch_size, between(1, 1 << 20), "images a step (times optimizer.accumulate)");
+    key("workers", data.workers, between(1, 1024), "threads that decode and augment; they do not change the pixels");
+    key("interpolation", data.interpolation, one_of({"bicubic", "bilinear"}), "how images are resized");
+  }
+  bool operator==(const DataRecipe&) const = default;
+};
+
+struct AugmentRecipe {
+  bool random_resized_crop = true;
+  std::array<double, 2> scale{0.08, 1.0}, ratio{0.75, 1.3333333333333333};
+  int crop_padding = 0;
+  double hflip = 0.5;
+  double mixup = 0.8, cutmix = 1.0, mix_prob = 1.0, mix_switch_prob = 0.5;
+  double label_smoothing = 0.1, erasing = 0.25, crop_pct = 0.875;
+  std::vector<double> mean{0.485, 0.456, 0.406}, std{0.229, 0.224, 0.225};
+
+  static void each_key(auto& augment, auto&& key) {
+    key("random_resized_crop", augment.random_resized_crop, anything(),
+        "train on a random part of each image, resized to img_size");
+    key("scale", augment.scale, above_up_to(0, 1), "its share of the image's area, from and to");
+    key("ratio", augment.ratio, above(0), "its width over its height, from and to");
+    key("crop_padding", augment.crop_padding, between(0, 16384),
+        "without random_resized_crop: random crop of the image padded by so many pixels");
+    key("hflip", augment.hflip, between(0, 1), "chance of a horizontal flip");
+    key("mixup", augment.mixup, at_least(0), "alpha of mixup; 0: off");
+    key("cutmix", augment.cutmix, at_least(0), "alpha of cutmix; 0: off");
+    key("mix_prob", augment.mix_prob, between(0, 1), "chance that a batch is mixed at all");
+    key("mix_switch_prob", augment.mix_switch_prob, between(0, 1), "chance of cutmix where both are on");
+    key("label_smoothing", augment.label_smoothing, below(1), "share of the target spread over all classes");
+    key("erasing", augment.erasing, between(0, 1), "chance that a box of noise is put over an image");
+    key("crop_pct", augment.crop_pct, above_up_to(0, 1),
+        "evaluation: img_size over the short side before the centre crop");
+    key("mean", augment.mean, anything(), "subtracted from each channel, of pixels in 0..1");
+    key("std", augment.std, above(0), "then divides it");
+  }
+  bool operator==(const AugmentRecipe&) const = default;
+};
+
+struct OptimizerRecipe {
+  std::string name = "adamw";
+  double lr = 5e-4;
+  int lr_base_batch = 512;
+  std::array<double, 2> betas{0.9, 0.98};
+  double eps = 1e-8, weight_decay = 0.05, weight_decay_1d = 5e-4, clip_grad = 5.0;
+  int accumulate = 1;
+
+  static void each_key(auto& optimizer, auto&& key) {
+    key("name", optimizer.name, one_of({"adamw"}), "the update rule");
+    key("lr", optimizer.lr, at_least(0), "learning rate at lr_base_batch images a step");
+    key("lr_base_batch", optimizer.lr_base_batch, between(0, 1 << 30),
+        "all rates are scaled by batch_size * accumulate / this; 0: taken as they are");
+    key("betas", optimizer.betas, below(1), "decay of the first and the second moment");
+    key("eps", optimizer.eps, above(0), "added to the root of the second moment");
+    key("weight_decay", optimizer.weight_decay, at_least(0),
+        "decoupled decay of weights with two or more dimensions");
+    key("weight_decay_1d", optimizer.weight_decay_1d, at_least(0),
+        "of biases, norms, residual scales and position tables");
+    key("clip_grad", optimizer.clip_grad, at_least(0), "largest global gradient norm; 0: off");
+    key("accumulate", optimizer.accumulate, between(1, 1 << 16),
+        "batches whose gradients are averaged into one step");
+  }
+  bool operator==(const OptimizerRecipe&) const = default;
+};
+
+struct ScheduleRecipe {
+  int epochs = 300;
+  double warmup_epochs = 0.0, warmup_lr = 5e-7, min_lr = 5e-6;
+
+  static void each_key(auto& schedule, auto&& key) {
+    key("epochs", schedule.epochs, between(1, 1e6), "passes over the training data; the rate falls along a cosine");
+    key("warmup_epochs", schedule.warmup_epochs, at_least(0), "epochs of linear rise before that");
+    key("warmup_lr", schedule.warmup_lr, at_least(0), "where the rise begins, scaled like lr");
+    key("min_lr", schedule.min_lr, at_least(0), "where the cosine ends, scaled like lr");
+  }
+  bool operator==(const ScheduleRecipe&) const = default;
+};
+
+struct EmaRecipe {
+  double decay = 0.0;
+
+  static void each_key(auto& ema, auto&& key) {
+    key("decay", ema.decay, below(1), "moving average of the weights, evaluated beside them; 0: off");
+  }
+  bool operator==(const EmaRecipe&) const = default;
+};
+
+struct LedgerRecipe {
+  int every = 1, certify_every = 0, power_iterations = 1;
+
+  static void each_key(auto& ledger, auto&& key) {
+    key("every", ledger.every, at_least(0), "steps between two rows of bounds, entropies and norms; 0: never");
+    key("certify_every", ledger.certify_every, at_least(0), "steps between two certified bounds; 0: never");
+    key("power_iterations", ledger.power_iterations, between(1, 1000),
+        "of each weight and row, starting from the row before");
+  }
+  bool operator==(const LedgerRecipe&) const = default;
+};
+
+struct RunRecipe {
+  int64_t seed = 0;
+  int threads = 0, shards = 2, micro_batch = 0;
+  bool checkpoint_activations = false;
+  std::string device = "cpu", dtype = "f32";
+  int eval_every = 1, checkpoint_every = 1, checkpoint_steps = 0, keep_checkpoints = 2;
+
+  static void each_key(auto& run, auto&& key) {
+    key("seed", run.seed, at_least(0), "of everything random");
+    key("threads", run.threads, between(0, 4096), "CPU threads; 0: all cores");
+    key("shards", run.shards, between(1, 4096),
+        "parts into which a batch is split; fixes the order of sums, so that threads do not change results");
+    key("micro_batch", run.micro_batch, between(0, 1 << 20), "images a pass inside a shard; 0: chosen by the engine");
+    key("checkpoint_activations", run.checkpoint_activations, anything(),
+        "recompute activations in the backward pass: less memory, more time");
+    key("device", run.device, one_of({"cpu"}), "where the model runs");
+    key("dtype", run.dtype, one_of({"f32", "bf16", "f64"}), "of activations");
+    key("eval_every", run.eval_every, at_least(0), "epochs between two evaluations; 0: only after the last");
+    key("checkpoint_every", run.checkpoint_every, at_least(0),
+        "epochs between two checkpoints; 0: only after the last");
+    key("checkpoint_steps", run.checkpoint_steps, at_least(0), "also every so many steps; 0: no");
+    key("keep_checkpoints", run.keep_checkpoints, at_least(1), "the newest that are kept");
+  }
+  bool operator==(const RunRecipe&) const = default;
+};
+
+struct Recipe {
+  ModelRecipe model;
+  PartsRecipe parts;
+  DataRecipe data;
+  AugmentRecipe augment;
+  OptimizerRecipe optimizer;
+  ScheduleRecipe schedule;
+  EmaRecipe ema;
+  LedgerRecipe ledger;
+  RunRecipe run;
+
+  static const Recipe& defaults() {
+    static const Recipe recipe;
+    return recipe;
+  }
+  static void each_section(auto& recipe, auto&& section) {
+    section("model", recipe.model);
+    section("parts", recipe.parts);
+    section("data", recipe.data);
+    section("augment", recipe.augment);
+    section("optimizer", recipe.optimizer);
+    section("schedule", recipe.schedule);
+    section("ema", recipe.ema);
+    section("ledger", recipe.ledger);
+    section("run", recipe.run);
+  }
+  bool operator==(const Recipe&) const = default;
+};
+
+// One key as for_each_key shows it.
+struct Key {
+  const std::string section, name;
+  const Limit& limit;
+  const char* meaning;
+  std::string path() const { return section + "." + name; }
+};
+
+// visit(key, value) for every key, in the order in which they are printed. This is the only list of them.
+void for_each_key(auto& recipe, auto&& visit) {
+  Recipe::each_section(recipe, [&](const char* section, auto& values) {
+    values.each_key(values, [&](const char* name, auto& value, const Limit& limit, const char* meaning) {
+      visit(Key{section, name, limit, meaning}, value);
+    });
+  });
+}
+
+// A recipe file or a preset's name, and the --set SECTION.KEY=VALUE that override it. Checked as a whole.
+// Throws Error(Exit::no_input) where there is no such recipe, Error(Exit::config) for anything wrong in it.
+Recipe load_recipe(const std::string& file_or_preset, const std::vector<std::string>& set = {});
+
+// The same of a text; `source` stands for it in messages.
+Recipe parse_recipe(const std::string& text, const std::string& source, const std::vector<std::string>& set = {});
+
+// "recipes/fashion-swin.toml" -> "fashion-swin": what a run of it is called unless told otherwise.
+std::string recipe_name(const std::string& file_or_preset);
+
+// Throws Error(Exit::config) with one sentence where keys that are fine alone do not go together.
+void validate(const Recipe& recipe);
+
+// Every key with its value and its meaning; parse_recipe reads it back to an equal recipe.
+std::string to_toml(const Recipe& recipe);
+
+// Equal for recipes whose weights fit each other and mean the same map. It covers only what differs from the defaults,
+// so it stays as it is when a key is added; the defaults of [model] and [parts] are therefore never changed.
+uint64_t model_hash(const Recipe& recipe);
+
+// The recipes that the binary carries: recipes/*.toml.
+std::vector<std::string> preset_names();

@@ -12,7 +12,7 @@ struct ProgressLine {
   std::int64_t done = 0, total = 0;
   double elapsed = 0;           // seconds
   double remaining = -1;        // seconds; unknown below zero
-  std::string postfix;          // "312 images/s, loss=0.5321"
+  std::string postfix = "";     // "312 images/s, loss=0.5321"
 };
 
 // `epoch 3/20:  41%|████▏     | 820/2000 [01:23<02:01, 312 images/s, loss=0.5321]`, as wide as the terminal.

@@ -22,8 +22,8 @@ TEST_CASE("progress: clock") {
 
 TEST_CASE("progress: the bar fits the terminal") {
   CHECK(plain_progress(line) == "epoch 3/20: 41% 820/2000 [01:23<02:01, 312 images/s, loss=0.5321]");
-  CHECK(progress_bar(line, 82, false) == "epoch 3/20:  41%|####1     | 820/2000 [01:23<02:01, 312 images/s, loss=0.5321]");
-  CHECK(progress_bar(line, 82, true) == "epoch 3/20:  41%|████      | 820/2000 [01:23<02:01, 312 images/s, loss=0.5321]");
+  CHECK(progress_bar(line, 79, false) == "epoch 3/20:  41%|####1     | 820/2000 [01:23<02:01, 312 images/s, loss=0.5321]");
+  CHECK(progress_bar(line, 79, true) == "epoch 3/20:  41%|████      | 820/2000 [01:23<02:01, 312 images/s, loss=0.5321]");
   CHECK(progress_bar(line, 30, false).size() == 29);
   CHECK(progress_bar(ProgressLine{.title = "eval", .postfix = {}}, 60, false).find("eval:   0%|") == 0);
 }

@@ -15,7 +15,7 @@
 
 namespace {
 
-const double nan = std::numeric_limits<double>::quiet_NaN();
+const double not_number = std::numeric_limits<double>::quiet_NaN();
 const double inf = std::numeric_limits<double>::infinity();
 
 // The page of runs; kept where LIPSGRAD_KEEP_REPORTS names a folder, to be looked at.
@@ -45,7 +45,7 @@ TEST_CASE("decimate: few points stay, many keep first, last, extremes and what i
   CHECK(thin_extremes(values, 6000) == values);
   values[1234] = 77;
   values[1240] = -55;
-  values[3000] = nan;
+  values[3000] = not_number;
   values[4000] = inf;
   const auto at = thin_steps(steps, 500), thin = thin_extremes(values, 500);
   REQUIRE(at.size() == thin.size());
@@ -70,7 +70,7 @@ TEST_CASE("report: one page of a whole run, with nothing from elsewhere") {
   const TestFolder folder("report");
   write_synthetic_run(folder.path / "cosine", {});
   const std::string page = page_of(folder, {"cosine"}, "one");
-  CHECK(page.find("{{") == page.npos);
+  for (const char* part : {"{{data", "{{style.css", "{{dygraph", "{{page.js"}) CHECK(page.find(part) == page.npos);
   CHECK(page.find("<script src") == page.npos);
   CHECK(page.find("<link rel=\"stylesheet\"") == page.npos);
   CHECK(page.find("sourceMappingURL") == page.npos);
@@ -123,7 +123,7 @@ TEST_CASE("inspect: overview, layers and heads, as text and as JSON") {
   const TestFolder folder("inspect");
   write_synthetic_run(folder.path / "a", {.steps = 300});
   write_synthetic_run(folder.path / "b", {.steps = 300, .diverges_at = 200, .unbounded = true});
-  const std::string text = inspect_run(folder.path / "a", {.filter = "layers.0"});
+  const std::string text = inspect_run(folder.path / "a", {.filter = "^layers\\.0"});
   CHECK(text.starts_with("a\n  step 299   epoch 2   images 19200\n"));
   CHECK(text.find("layers.0.blocks.1.attn ") != text.npos);
   CHECK(text.find("layers.1.blocks.1") == text.npos);
@@ -136,7 +136,11 @@ TEST_CASE("inspect: overview, layers and heads, as text and as JSON") {
   CHECK(all["top1"].is_number());
   CHECK(all["heads"].size() == 138);
   CHECK(all["layers"][0]["spectral_norm"] >= all["layers"][1]["spectral_norm"]);
-  CHECK(all["layers"][0]["spectral_norm"] == read_csv(folder.path / "a" / "norms.csv").numbers("sigma." + all["layers"][0]["name"].get<std::string>())[150]);
+  double largest = 0;
+  for (const CsvColumn& column : read_csv(folder.path / "a" / "norms.csv").columns) {
+    if (column.name.starts_with("sigma.")) largest = std::max(largest, column.numbers[150]);
+  }
+  CHECK(all["layers"][0]["spectral_norm"] == largest);
 
   const std::string lost = inspect_run(folder.path / "b", {});
   CHECK(lost.find("loss not a number") != lost.npos);

@@ -1,0 +1,203 @@
+// chart.js: line charts over steps, all zoomed together.
+
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const css = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+const palette = {
+  light: ["#2f62d0", "#d3621f", "#158a63", "#8f4bc0", "#c02b4e", "#8a7410", "#2391ab", "#667085"],
+  dark: ["#7ea6ff", "#ff9c5f", "#4fcf9f", "#c595f0", "#ff7f9b", "#d8bf52", "#5cc8e2", "#a5b0bf"],
+};
+const runColour = index => (dark.matches ? palette.dark : palette.light)[index % 8];
+
+// From the first layer to the last: blue, teal, green, amber, rose.
+function depthColour(fraction) {
+  const hue = 225 - 225 * fraction + (fraction > .85 ? (fraction - .85) * -160 : 0);
+  return `hsl(${Math.round((hue + 360) % 360)}, ${dark.matches ? 62 : 60}%, ${dark.matches ? 62 : 44}%)`;
+}
+
+function faded(colour, alpha) {
+  const probe = document.createElement("canvas").getContext("2d");
+  probe.fillStyle = colour;
+  const hex = probe.fillStyle;
+  return `rgba(${parseInt(hex.slice(1, 3), 16)},${parseInt(hex.slice(3, 5), 16)},${parseInt(hex.slice(5, 7), 16)},${alpha})`;
+}
+
+function element(tag, attributes = {}, html = "") {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.innerHTML = html;
+  return node;
+}
+
+const charts = new Set();
+let following = false;
+
+// series: [{label, step, values, colour: () => css colour, width, dash, points, alpha, quiet}]
+// options: title, unit, log, tall, many (only the curve under the pointer is named), shade: [[from, to]], shadeText, empty
+class Chart {
+  constructor(parent, options, makeSeries) {
+    this.options = options;
+    this.makeSeries = makeSeries;
+    this.log = !!options.log;
+    this.panel = element("section", {class: "panel"});
+    this.head = element("div", {class: "panel-head"}, `<h3>${options.title}</h3><span class="unit">${options.unit || ""}</span>`);
+    this.tools = element("span", {class: "tools"});
+    this.head.append(this.tools);
+    this.legend = element("div", {class: "legend"});
+    this.area = element("div", {class: "chart" + (options.tall ? " tall" : "")});
+    this.panel.append(this.head, this.legend, this.area);
+    parent.append(this.panel);
+    if (options.extra) this.tools.append(options.extra);
+    this.logButton = element("button", {"aria-pressed": this.log, title: "logarithmic scale"}, "log");
+    this.logButton.onclick = () => {
+      this.log = !this.log;
+      this.logButton.setAttribute("aria-pressed", this.log);
+      this.draw();
+    };
+    this.tools.append(this.logButton);
+    charts.add(this);
+    this.draw();
+  }
+
+  draw() {
+    if (this.graph) this.graph.destroy();
+    this.graph = null;
+    this.series = this.makeSeries().filter(s => s.values.length > 0);
+    const drawable = this.series.some(s => anyFinite(s.values) && (!this.log || s.values.some(v => v > 0 && Number.isFinite(v))));
+    this.logButton.disabled = !drawable && !this.log;
+    if (!drawable) {
+      this.area.className = "";
+      this.area.innerHTML = `<div class="empty">${this.options.empty || "nothing measured yet"}</div>`;
+      this.legend.innerHTML = "";
+      return;
+    }
+    this.area.innerHTML = "";
+    this.area.className = "chart" + (this.options.tall ? " tall" : "");
+    this.byLabel = new Map(this.series.map(s => [s.label, s]));
+    this.graph = new Dygraph(this.area, this.rows(), this.graphOptions());
+  }
+
+  // One row a step that any curve has; null where a curve has no value there, NaN where it has one that is no number.
+  rows() {
+    const shared = this.series.every(s => s.step === this.series[0].step);
+    const usable = v => Number.isFinite(v) && (!this.log || v > 0) ? v : NaN;
+    if (shared) {
+      return Array.from(this.series[0].step, (x, i) => [x, ...this.series.map(s => usable(s.values[i]))]);
+    }
+    const rows = new Map();
+    this.series.forEach((s, k) => s.values.forEach((v, i) => {
+      if (!rows.has(s.step[i])) rows.set(s.step[i], [s.step[i], ...this.series.map(() => null)]);
+      rows.get(s.step[i])[k + 1] = usable(v);
+    }));
+    return [...rows.values()].sort((a, b) => a[0] - b[0]);
+  }
+
+  graphOptions() {
+    const perSeries = {};
+    for (const s of this.series) {
+      perSeries[s.label] = {
+        strokeWidth: s.width || 1.6, strokePattern: s.dash || null, drawPoints: !!s.points, pointSize: s.points || 1,
+        highlightCircleSize: this.options.many ? 3 : s.quiet ? 0 : 3.5,
+      };
+    }
+    const small = {axisLineColor: css("--line"), gridLineColor: css("--grid"), gridLineWidth: 1};
+    return {
+      labels: ["step", ...this.series.map(s => s.label)],
+      colors: this.series.map(s => s.alpha ? faded(s.colour(), s.alpha) : s.colour()),
+      series: perSeries,
+      legend: "always",
+      labelsDiv: this.legend,
+      legendFormatter: data => this.legendText(data),
+      logscale: this.log,
+      connectSeparatedPoints: true,
+      dateWindow: view.current(),
+      drawCallback: (graph, first) => this.drawn(graph, first),
+      underlayCallback: (canvas, area, graph) => this.underlay(canvas, area, graph),
+      interactionModel: {...Dygraph.defaultInteractionModel, dblclick: () => this.reset()},
+      highlightSeriesOpts: this.options.many ? {strokeWidth: 2.6, highlightCircleSize: 3.5} : null,
+      highlightSeriesBackgroundAlpha: this.options.many ? .22 : 1,
+      highlightSeriesBackgroundColor: css("--panel"),
+      animatedZooms: false,
+      rightGap: 10,
+      yRangePad: 8,
+      axes: {
+        x: {...small, drawGrid: false, axisLabelFormatter: v => tick(v), pixelsPerLabel: 80, axisLabelWidth: 70},
+        y: {...small, axisLineColor: "transparent", axisLabelFormatter: v => tick(v), axisLabelWidth: 54, pixelsPerLabel: 34},
+      },
+    };
+  }
+
+  legendText(data) {
+    const item = (s, value) => `<span><i class="${s.dash ? "dash" : ""}" style="border-color:${s.colour()}"></i>${escaped(s.label)}` +
+      (value === undefined ? "" : ` <b>${number(value)}</b>`) + "</span>";
+    if (data.x === undefined || data.x === null) {
+      if (this.options.many) return `<span>${this.options.many}</span>`;
+      return this.series.filter(s => !s.quiet).map(s => item(s)).join("");
+    }
+    const at = `<span>step <b>${whole(data.x)}</b></span>`;
+    const chosen = data.series.filter(d => d.isVisible && d.y !== undefined && d.y !== null && !Number.isNaN(d.y));
+    const shown = this.options.many ? chosen.filter(d => d.isHighlighted) : chosen.filter(d => !this.byLabel.get(d.label).quiet);
+    return at + shown.map(d => item(this.byLabel.get(d.label), d.y)).join("");
+  }
+
+  underlay(canvas, area, graph) {
+    for (const [from, to] of this.options.shade || []) {
+      const left = Math.max(area.x, graph.toDomXCoord(from)), right = Math.min(area.x + area.w, graph.toDomXCoord(to));
+      if (right < left - 1) continue;
+      canvas.fillStyle = css("--shade");
+      canvas.fillRect(left, area.y, Math.max(2, right - left), area.h);
+      if (right - left < 70) continue;
+      canvas.fillStyle = css("--warn");
+      canvas.font = "11.5px system-ui, sans-serif";
+      canvas.fillText(this.options.shadeText || "", left + 7, area.y + 15);
+    }
+  }
+
+  drawn(graph, first) {
+    if (first || following || !this.graph) return;
+    const range = graph.xAxisRange(), now = view.current();
+    const same = Math.abs(range[0] - now[0]) + Math.abs(range[1] - now[1]) < 1e-9 * Math.max(1, Math.abs(range[1]));
+    if (!same) view.set(range);
+  }
+
+  follow() {
+    if (!this.graph) return;
+    this.graph.updateOptions({dateWindow: view.current()});
+  }
+
+  reset() {
+    if (this.graph) this.graph.updateOptions({valueRange: [null, null]});
+    view.set(null);
+  }
+
+  point(label) {
+    if (!this.graph) return;
+    if (label === null) return this.graph.clearSelection();
+    this.graph.setSelection(this.graph.numRows() - 1, label);
+  }
+
+  show(keep) {
+    if (!this.graph) return;
+    this.graph.setVisibility(Object.fromEntries(this.series.map((s, i) => [i, keep(s.label)])));
+  }
+
+  remove() {
+    if (this.graph) this.graph.destroy();
+    charts.delete(this);
+  }
+}
+
+function tick(value) {
+  const size = Math.abs(value);
+  if (size >= 1e9 || (size < 1e-3 && size > 0)) return value.toExponential(1).replace(".0e", "e").replace("e+", "e");
+  if (size >= 1e6) return Number((value / 1e6).toPrecision(4)) + "M";
+  if (size >= 1e4) return Number((value / 1e3).toPrecision(4)) + "k";
+  return String(Number(value.toPrecision(6)));
+}
+
+view.followers.add(() => {
+  following = true;
+  for (const chart of charts) chart.follow();
+  following = false;
+});
+dark.addEventListener("change", () => { for (const chart of charts) chart.draw(); });

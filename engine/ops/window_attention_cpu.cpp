@@ -1,0 +1,253 @@
+// window_attention_cpu.cpp: window_attention on the CPU. A window of one head is copied out, worked through in the core's own caches, and
+// written back to its tokens.
+#include <omp.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "engine/math.h"
+#include "engine/ops/window_attention.h"
+#include "engine/small_gemm.h"
+
+namespace {
+
+constexpr double padding_logit = -1e30;   // of columns that only fill up a vector: exp gives 0
+
+// The tokens of a window for one of q, k, v: rows padded to whole vectors, tokens too, padding zero.
+template <class C> struct Tokens {
+  C* rows;         // [padded tokens, padded dim]
+  C *inverse, *along;   // RowScale of each token
+};
+
+// What one thread works in.
+template <class C> struct Scratch {
+  int tokens, dim;         // padded
+  Tokens<C> q, k, v;
+  C *dout, *product;       // like Tokens::rows
+  C *k_columns, *v_columns;   // [padded dim, padded tokens]
+  C *logits, *dlogits, *bias, *dbias;   // [tokens, padded tokens]
+  int32_t* regions;        // [padded tokens]
+
+  static int64_t size(const AttentionShape& a) {
+    const int64_t n = padded<C>(a.tokens()), d = padded<C>(a.dim);
+    return 7 * n * d + 4 * n * n + 7 * n;
+  }
+  Scratch(const AttentionShape& a, C* memory) : tokens(padded<C>(a.tokens())), dim(padded<C>(a.dim)) {
+    const auto take = [&](int64_t count) { return std::exchange(memory, memory + count); };
+    const int64_t rows = int64_t(tokens) * dim, square = int64_t(tokens) * tokens;
+    for (Tokens<C>* x : {&q, &k, &v}) *x = {take(rows), take(tokens), take(tokens)};
+    for (C** x : {&dout, &product, &k_columns, &v_columns}) *x = take(rows);
+    for (C** x : {&logits, &dlogits, &bias, &dbias}) *x = take(square);
+    regions = reinterpret_cast<int32_t*>(take(tokens));
+    for (C* x : {q.rows, k.rows, v.rows, dout}) std::fill_n(x, rows, C(0));
+    std::fill_n(regions, tokens, 0);
+  }
+};
+
+template <class F> void each_token(const AttentionShape& a, int64_t window, F&& f) {
+  const int top = a.top(window), left = a.left(window);
+  for (int y = 0, i = 0; y < a.window; y++)
+    for (int x = 0; x < a.window; x++, i++) f(i, a.token(window, top + y, left + x));
+}
+
+// Copies the tokens of a window, `stride` numbers apart, and normalises them as the similarity asks.
+template <class T, class C>
+void load(const AttentionShape& a, int64_t window, const T* from, int64_t stride, Similarity similarity, int row, const Tokens<C>& to) {
+  each_token(a, window, [&](int i, int64_t token) {
+    const T* x = from + token * stride;
+    C* y = to.rows + i * row;
+    for (int c = 0; c < a.dim; c++) y[c] = C(x[c]);
+    if (similarity == Similarity::dot) return;
+    C square = 0;
+#pragma omp simd reduction(+ : square)
+    for (int c = 0; c < row; c++) square += y[c] * y[c];
+    const RowScale<C> scale = row_scale(similarity, square, a.eps);
+    for (int c = 0; c < row; c++) y[c] *= scale.inverse;
+    to.inverse[i] = scale.inverse;
+    to.along[i] = scale.along;
+  });
+}
+
+// Takes the gradient of the normalised tokens back to the tokens and writes it where they came from.
+template <class T, class C>
+void store_gradient(const AttentionShape& a, int64_t window, const Tokens<C>& x, const C* gradient, C factor, Similarity similarity, int row,
+                    T* to, int64_t stride, bool add) {
+  each_token(a, window, [&](int i, int64_t token) {
+    const C *unit = x.rows + i * row, *g = gradient + i * row;
+    T* out = to + token * stride;
+    C inverse = factor, pull = 0;
+    if (similarity != Similarity::dot) {
+      C dot = 0;
+#pragma omp simd reduction(+ : dot)
+      for (int c = 0; c < row; c++) dot += unit[c] * g[c];
+      inverse *= x.inverse[i];
+      pull = x.along[i] * dot;
+    }
+    if (add)
+      for (int c = 0; c < a.dim; c++) out[c] = T(C(out[c]) + inverse * (g[c] - pull * unit[c]));
+    else
+      for (int c = 0; c < a.dim; c++) out[c] = T(inverse * (g[c] - pull * unit[c]));
+  });
+}
+
+// The head's bias for every pair of tokens, laid out like the logits.
+template <class C> void spread_bias(const AttentionShape& a, const C* table, int stride, C* bias) {
+  for (int i = 0; i < a.tokens(); i++) {
+    C* row = bias + int64_t(i) * stride;
+    for (int j = 0; j < a.tokens(); j++) row[j] = table ? table[a.relative(i, j)] : C(0);
+    for (int j = a.tokens(); j < stride; j++) row[j] = C(padding_logit);
+  }
+}
+
+template <class C> void gather_bias_gradient(const AttentionShape& a, const C* dbias, int stride, C* table) {
+  std::fill_n(table, a.relative_positions(), C(0));
+  for (int i = 0; i < a.tokens(); i++)
+    for (int j = 0; j < a.tokens(); j++) table[a.relative(i, j)] += dbias[int64_t(i) * stride + j];
+}
+
+// logits = scale q k + bias + mask
+template <class C> void make_logits(const AttentionShape& a, int64_t window, const Scratch<C>& s) {
+  const int n = a.tokens();
+  small_transpose(s.tokens, s.dim, s.k.rows, C(a.logit_scale), s.k_columns);
+  small_gemm<false, C>({n, s.tokens, a.dim, s.q.rows, s.dim, s.k_columns, s.tokens, s.bias, s.logits, s.tokens});
+  if (!a.masked(window)) return;
+  const int top = a.top(window), left = a.left(window);
+  for (int i = 0; i < n; i++) s.regions[i] = a.region(top + i / a.window, left + i % a.window);
+  for (int i = 0; i < n; i++) {
+    C* row = s.logits + int64_t(i) * s.tokens;
+    for (int j = 0; j < s.tokens; j++) row[j] += s.regions[j] == s.regions[i] ? C(0) : C(masked_logit);
+  }
+}
+
+template <class C> struct RowSums { C log_sum, inverse, entropy; };
+
+// Replaces a row of logits by exp(logit - max).
+template <class C> RowSums<C> exponentiate(C* row, int n) {
+  C top = row[0];
+#pragma omp simd reduction(max : top)
+  for (int j = 0; j < n; j++) top = row[j] > top ? row[j] : top;
+  C sum = 0, weighted = 0;
+#pragma omp simd reduction(+ : sum, weighted)
+  for (int j = 0; j < n; j++) {
+    const C below = row[j] - top, e = fast_exp(below);
+    row[j] = e;
+    sum += e;
+    weighted += e * below;
+  }
+  const C log = std::log(sum);
+  return {top + log, C(1) / sum, log - weighted / sum};
+}
+
+template <class T> void forward(const AttentionForward<T>& call, int64_t window, int head, const Scratch<Compute<T>>& s) {
+  using C = Compute<T>;
+  const AttentionShape& a = call.shape;
+  const int n = a.tokens(), channels = a.channels();
+  const T* qkv = call.qkv + head * a.dim;
+  load(a, window, qkv, 3 * channels, a.similarity, s.dim, s.q);
+  load(a, window, qkv + channels, 3 * channels, a.similarity, s.dim, s.k);
+  load(a, window, qkv + 2 * channels, 3 * channels, value_similarity(a.similarity), s.dim, s.v);
+  make_logits(a, window, s);
+  const int64_t unit = window * a.heads + head;
+  C entropy = 0;
+  C* inverse = s.q.inverse;   // q is not needed any more
+  for (int i = 0; i < n; i++) {
+    const RowSums<C> sums = exponentiate(s.logits + int64_t(i) * s.tokens, s.tokens);
+    call.log_sum[unit * n + i] = sums.log_sum;
+    inverse[i] = sums.inverse * C(a.value_scale);
+    entropy += sums.entropy;
+  }
+  call.entropy[unit] = entropy;
+  small_gemm<false, C>({n, s.dim, n, s.logits, s.tokens, s.v.rows, s.dim, nullptr, s.product, s.dim});
+  each_token(a, window, [&](int i, int64_t token) {
+    T* out = call.out + token * channels + head * a.dim;
+    const C* row = s.product + i * s.dim;
+    for (int c = 0; c < a.dim; c++) out[c] = T(inverse[i] * row[c]);
+  });
+}
+
+// logits become probabilities p from the saved row sums; dlogits arrive as dp and leave as p (dp - sum of p dp).
+template <class C> void probabilities(C* row, C log_sum, int n) {
+#pragma omp simd
+  for (int j = 0; j < n; j++) row[j] = fast_exp(row[j] - log_sum);
+}
+template <class C> void softmax_gradient(const C* p, C* dp, C* dbias, int n) {
+  C mean = 0;
+#pragma omp simd reduction(+ : mean)
+  for (int j = 0; j < n; j++) mean += p[j] * dp[j];
+#pragma omp simd
+  for (int j = 0; j < n; j++) {
+    dp[j] = p[j] * (dp[j] - mean);
+    dbias[j] += dp[j];
+  }
+}
+
+template <class T> void backward(const AttentionBackward<T>& call, int64_t window, int head, const Scratch<Compute<T>>& s) {
+  using C = Compute<T>;
+  const AttentionShape& a = call.shape;
+  const int n = a.tokens(), channels = a.channels();
+  const T* qkv = call.qkv + head * a.dim;
+  const Similarity values = value_similarity(a.similarity);
+  load(a, window, qkv, 3 * channels, a.similarity, s.dim, s.q);
+  load(a, window, qkv + channels, 3 * channels, a.similarity, s.dim, s.k);
+  load(a, window, qkv + 2 * channels, 3 * channels, values, s.dim, s.v);
+  load(a, window, call.dout + head * a.dim, channels, Similarity::dot, s.dim, Tokens<C>{s.dout, nullptr, nullptr});
+  make_logits(a, window, s);
+  const C* log_sum = call.log_sum + (window * a.heads + head) * n;
+  for (int i = 0; i < n; i++) probabilities(s.logits + int64_t(i) * s.tokens, log_sum[i], s.tokens);
+  small_transpose(s.tokens, s.dim, s.v.rows, C(a.value_scale), s.v_columns);
+  small_gemm<false, C>({n, s.tokens, a.dim, s.dout, s.dim, s.v_columns, s.tokens, nullptr, s.dlogits, s.tokens});
+  for (int i = 0; i < n; i++) {
+    const int64_t row = int64_t(i) * s.tokens;
+    softmax_gradient(s.logits + row, s.dlogits + row, s.dbias + row, s.tokens);
+  }
+  if (!call.dqkv) return;
+  T* dqkv = call.dqkv + head * a.dim;
+  small_gemm<true, C>({n, s.dim, n, s.logits, s.tokens, s.dout, s.dim, nullptr, s.product, s.dim});
+  store_gradient(a, window, s.v, s.product, C(a.value_scale), values, s.dim, dqkv + 2 * channels, 3 * channels, call.add);
+  small_gemm<false, C>({n, s.dim, n, s.dlogits, s.tokens, s.k.rows, s.dim, nullptr, s.product, s.dim});
+  store_gradient(a, window, s.q, s.product, C(a.logit_scale), a.similarity, s.dim, dqkv, 3 * channels, call.add);
+  small_gemm<true, C>({n, s.dim, n, s.dlogits, s.tokens, s.q.rows, s.dim, nullptr, s.product, s.dim});
+  store_gradient(a, window, s.k, s.product, C(a.logit_scale), a.similarity, s.dim, dqkv + channels, 3 * channels, call.add);
+}
+
+// Runs f(chunk, head, scratch) for all of them. Which thread does it changes nothing: a chunk's sums are its own.
+template <class C, class F> void each_chunk(const AttentionShape& a, int64_t chunks, F&& f) {
+  const int64_t size = (Scratch<C>::size(a) + 15) / 16 * 16, tasks = chunks * a.heads;
+  const Tensor memory = Tensor::empty({omp_get_max_threads(), size}, dtype_of<C>);
+#pragma omp parallel for schedule(static) if (tasks > 1)
+  for (int64_t task = 0; task < tasks; task++) {
+    const Scratch<C> scratch(a, memory.data<C>() + omp_get_thread_num() * size);
+    f(task / a.heads, int(task % a.heads), scratch);
+  }
+}
+
+}  // namespace
+
+template <class T> void window_attention_cpu(const AttentionForward<T>& call) {
+  using C = Compute<T>;
+  const AttentionShape& a = call.shape;
+  const int64_t windows = a.windows(), chunks = attention_chunks(windows, most_chunks_cpu);
+  each_chunk<C>(a, chunks, [&](int64_t chunk, int head, const Scratch<C>& s) {
+    spread_bias(a, call.bias ? call.bias + head * a.relative_positions() : nullptr, s.tokens, s.bias);
+    for (int64_t w = windows * chunk / chunks; w < windows * (chunk + 1) / chunks; w++) forward(call, w, head, s);
+  });
+}
+
+template <class T> void window_attention_cpu(const AttentionBackward<T>& call) {
+  using C = Compute<T>;
+  const AttentionShape& a = call.shape;
+  const int64_t windows = a.windows(), chunks = call.chunks;
+  each_chunk<C>(a, chunks, [&](int64_t chunk, int head, const Scratch<C>& s) {
+    spread_bias(a, call.bias ? call.bias + head * a.relative_positions() : nullptr, s.tokens, s.bias);
+    std::fill_n(s.dbias, int64_t(s.tokens) * s.tokens, C(0));
+    for (int64_t w = windows * chunk / chunks; w < windows * (chunk + 1) / chunks; w++) backward(call, w, head, s);
+    if (call.dbias) gather_bias_gradient(a, s.dbias, s.tokens, call.dbias + (chunk * a.heads + head) * a.relative_positions());
+  });
+}
+
+template void window_attention_cpu(const AttentionForward<float>&);
+template void window_attention_cpu(const AttentionForward<bf16>&);
+template void window_attention_cpu(const AttentionForward<double>&);
+template void window_attention_cpu(const AttentionBackward<float>&);
+template void window_attention_cpu(const AttentionBackward<bf16>&);
+template void window_attention_cpu(const AttentionBackward<double>&);

@@ -3,10 +3,10 @@
 #include <cstdint>
 #include <vector>
 
-// A rectangle that is filled with noise after normalisation.
-struct EraseBox {
-  int top = 0, left = 0, height = 0, width = 0;  // height 0: none
-};
+#include "engine/box.h"
+
+// Filled with noise after normalisation.
+using EraseBox = Box;
 
 // One blend for the whole batch; the partner of image i is image count-1-i.
 // mixup:  pixels = lambda * own + (1 - lambda) * partner

@@ -10,13 +10,11 @@
 #include <string>
 #include <vector>
 
+#include "engine/box.h"
+
 struct Image {
   int height = 0, width = 0, channels = 0;
   std::vector<uint8_t> pixels;  // [height, width, channels]
-};
-
-struct Box {
-  int top = 0, left = 0, height = 0, width = 0;
 };
 
 struct Size {

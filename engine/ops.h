@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "engine/autograd.h"
+#include "engine/box.h"
 #include "engine/random.h"
 
 // --- elementwise ---------------------------------------------------------------------------------------------------------------
@@ -43,8 +44,6 @@ Sum residual_norm(const Tensor& x, const Tensor& f, const Tensor& alpha, const D
                   const Tensor& bias, double eps, bool keep_sum);
 
 // --- images and maps -----------------------------------------------------------------------------------------------------------
-// One box of an image, or no box when height is 0.
-struct Box { int top = 0, left = 0, height = 0, width = 0; };
 // What is still to be done to a batch of raw pixels: normalise, erase, mix. Partner of image i is image count-1-i.
 struct PixelPlan {
   std::vector<float> mean, std;        // a channel

@@ -49,5 +49,5 @@ Bound Attention::bound(const Domain& in, BoundTrace& trace) const {
       break;
   }
   // The fused projection is already inside the constant above; what follows is the output projection alone.
-  return trace.note(name, then(inside, proj.bound(out, trace)));
+  return trace.note(name, "Attention", then(inside, proj.bound(out, trace)));
 }

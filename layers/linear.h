@@ -36,7 +36,7 @@ struct Linear {
   Bound bound(const Domain& in_domain, BoundTrace& trace) const {
     const double sigma = trace.norms.sigma(weight);
     const double shift = bias ? l2_norm(bias) : 0;
-    return trace.note(name, Bound::of(sigma, BoundKind::estimate, {in_domain.tokens, out, sigma * in_domain.radius + shift}));
+    return trace.note(name, "Linear", Bound::of(sigma, BoundKind::estimate, {in_domain.tokens, out, sigma * in_domain.radius + shift}));
   }
 
   Tensor with_gelu(const Tensor& x) const {

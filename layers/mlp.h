@@ -13,6 +13,6 @@ struct Mlp {
   Tensor operator()(const Tensor& x) const { return fc2(fc1.with_gelu(x)); }
   Bound bound(const Domain& in, BoundTrace& trace) const {
     const Bound first = fc1.with_gelu_bound(in, trace);
-    return trace.note(name, then(first, fc2.bound(first.out, trace)));
+    return trace.note(name, "Mlp", then(first, fc2.bound(first.out, trace)));
   }
 };

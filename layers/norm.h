@@ -36,9 +36,9 @@ struct Norm {
     const double gain = max_abs(weight), shift = l2_norm(bias), d = double(width);
     if (kind == NormPart::center) {
       const double constant = d / (d - 1) * gain;
-      return trace.note(name, Bound::of(constant, BoundKind::certified, {in.tokens, width, constant * in.radius + shift}));
+      return trace.note(name, "CenterNorm", Bound::of(constant, BoundKind::certified, {in.tokens, width, constant * in.radius + shift}));
     }
-    return trace.note(name, Bound::of(gain / std::sqrt(eps), BoundKind::certified, {in.tokens, width, gain * std::sqrt(d) + shift}));
+    return trace.note(name, "LayerNorm", Bound::of(gain / std::sqrt(eps), BoundKind::certified, {in.tokens, width, gain * std::sqrt(d) + shift}));
   }
 
   // norm(x + drop(alpha f)), and the sum itself if it is asked for. Same bound: the residual's, then this norm's.

@@ -27,7 +27,7 @@ struct PatchEmbed {
   Bound bound(const Domain& in, BoundTrace& trace) const {
     const double sigma = trace.norms.sigma(weight);
     const Bound proj = Bound::of(sigma, BoundKind::estimate, {in.tokens, width, sigma * in.radius + l2_norm(bias)});
-    return trace.note(name, then(proj, norm.bound(proj.out, trace)));
+    return trace.note(name, "PatchEmbed", then(proj, norm.bound(proj.out, trace)));
   }
 };
 
@@ -54,6 +54,6 @@ struct PatchMerging {
   Bound bound(const Domain& in, BoundTrace& trace) const {
     const Bound merged = Bound::of(1, BoundKind::certified, {in.tokens / 4, in.width * 4, 2 * in.radius});
     const Bound normed = then(merged, norm.bound(merged.out, trace));
-    return trace.note(name, then(normed, reduction.bound(normed.out, trace)));
+    return trace.note(name, "PatchMerging", then(normed, reduction.bound(normed.out, trace)));
   }
 };

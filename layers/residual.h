@@ -27,6 +27,6 @@ struct ResidualBranch {
   }
   // 1 + max|alpha| L_f in evaluation mode, where no path is dropped.
   Bound bound(const Domain& in, const Bound& branch, BoundTrace& trace) const {
-    return trace.note(name, residual_bound(in, branch, alpha ? max_abs(alpha) : 1));
+    return trace.note(name, "Residual", residual_bound(in, branch, alpha ? max_abs(alpha) : 1));
   }
 };

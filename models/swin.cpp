@@ -63,7 +63,7 @@ Bound SwinBlock::bound(const Domain& in, BoundTrace& trace) const {
     const Bound n2 = norm2.bound(b.out, trace);
     follow(branch4.bound(b.out, then(n2, mlp.bound(n2.out, trace)), trace));
   }
-  return trace.note(name, b);
+  return trace.note(name, "SwinBlock", b);
 }
 
 Swin::Swin(const SwinConfig& config) : config(config) {
@@ -134,7 +134,7 @@ Bound Swin::bound(double patch_radius, BoundTrace& trace) const {
   b = then(b, norm.bound(b.out, trace));
   // The mean of T tokens has constant 1 / sqrt T, and is no longer than the longest token.
   const Bound mean = Bound::of(1 / std::sqrt(double(b.out.tokens)), BoundKind::certified, {1, b.out.width, b.out.radius});
-  b = then(b, trace.note("mean_tokens", mean));
+  b = then(b, trace.note("mean_tokens", "Mean", mean));
   return then(b, head.bound(b.out, trace));
 }
 

@@ -39,9 +39,13 @@ Bound residual_bound(const Domain& in, const Bound& branch, double weight);
 // A walk over a model that asks every layer for its bound and remembers the answers, in order.
 struct BoundTrace {
   const SpectralNorms& norms;
-  std::vector<std::pair<std::string, Bound>> layers;
-  Bound note(const std::string& name, const Bound& bound) {
-    layers.emplace_back(name, bound);
+  struct Layer {
+    std::string name, kind;
+    Bound bound;
+  };
+  std::vector<Layer> layers;
+  Bound note(const std::string& name, const char* kind, const Bound& bound) {
+    layers.push_back({name, kind, bound});
     return bound;
   }
 };

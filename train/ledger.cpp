@@ -1,0 +1,133 @@
+// ledger.cpp: the columns of the tables are fixed by the model before the first row.
+#include "train/ledger.h"
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "train/durable_file.h"
+
+namespace {
+
+// The longest a normalised patch can be: every pixel at the end of [0, 1] that lies farther from the mean.
+double patch_radius(const Recipe& recipe) {
+  double squares = 0;
+  for (size_t c = 0; c < recipe.augment.mean.size(); c++) {
+    const double mean = recipe.augment.mean[c], far = std::max(std::abs(mean), std::abs(1 - mean)) / recipe.augment.std[c];
+    squares += far * far * recipe.model.patch_size * recipe.model.patch_size;
+  }
+  return std::sqrt(squares);
+}
+
+std::vector<std::string> with_step(std::vector<std::string> columns) {
+  columns.insert(columns.begin(), "step");
+  return columns;
+}
+
+}  // namespace
+
+BoundTrace bound_model(const Training& training) {
+  BoundTrace trace{*training.norms, {}};
+  const Bound network = training.model->bound(patch_radius(training.recipe), trace);
+  trace.note("network", "Network", network);
+  return trace;
+}
+
+Ledger::Ledger(const RunPaths& paths, Training& training, std::optional<int64_t> first_step)
+    : training_(training), tensorboard_(paths.root, first_step), attentions_(training.model->attentions()) {
+  const ParameterStore& store = training.model->store;
+  const auto table = [&](const std::filesystem::path& path, std::vector<std::string> columns) {
+    return std::make_unique<CsvTable>(first_step ? CsvTable::resume(path, std::move(columns), *first_step)
+                                                 : CsvTable::create(path, std::move(columns)));
+  };
+  steps_ = table(paths.steps(), {"step", "epoch", "samples", "loss", "lr", "grad_norm", "images_per_s", "data_wait", "bound_l2",
+                                 "bound_kind", "bound_blame"});
+  epochs_ = table(paths.epochs(), {"epoch", "step", "loss", "top1", "top5", "ema_top1", "images", "damaged"});
+  events_ = table(paths.events(), {"step", "kind", "layer", "message"});
+
+  nlohmann::json about;
+  std::vector<std::string> layers, heads, norms;
+  for (const auto& layer : bound_model(training).layers) {
+    layers.push_back(layer.name);
+    about["layers"].push_back({{"name", layer.name}, {"kind", layer.kind}});
+  }
+  for (const AttentionInfo& a : attentions_) {
+    for (int h = 0; h < a.heads; h++) heads.push_back(a.name + "." + std::to_string(h));
+    about["entropy_max"][a.name] = std::log(double(a.tokens));
+  }
+  for (size_t i = 0; i < store.parameters().size(); i++)
+    if (training.norms->has(int(i))) weights_.push_back(int(i));
+  for (const int i : weights_) norms.push_back("sigma." + store.parameters()[i].name);
+  for (const Parameter& alpha : training.model->scales()) norms.push_back("alpha_max." + store.parameters()[alpha.index].name);
+  for (const int i : weights_) norms.push_back("grad." + store.parameters()[i].name);
+  lipschitz_ = table(paths.lipschitz(), with_step(layers));
+  entropy_ = table(paths.entropy(), with_step(heads));
+  norms_ = table(paths.norms(), with_step(norms));
+  write_file_atomically(paths.ledger(), about.dump(1) + "\n");
+}
+
+void Ledger::step(const StepRow& row, const StepResult& result) {
+  const LedgerRecipe& wanted = training_.recipe.ledger;
+  const bool full = wanted.every > 0 && row.step % wanted.every == 0;
+  std::vector<double> entropies;
+  if (full) {
+    training_.norms->iterate(training_.workers, wanted.power_iterations);
+    const BoundTrace trace = bound_model(training_);
+    network_ = trace.layers.back().bound;
+    lipschitz_->add(row.step);
+    for (const auto& layer : trace.layers) lipschitz_->add(layer.bound.lipschitz);
+    lipschitz_->end_row();
+
+    norms_->add(row.step);
+    for (const int i : weights_) norms_->add(training_.norms->sigma(i));
+    for (const Parameter& alpha : training_.model->scales()) norms_->add(max_abs(alpha));
+    for (const int i : weights_) norms_->add(result.gradient.parameters[i]);
+    norms_->end_row();
+
+    entropy_->add(row.step);
+    entropy_mean_ = 0;
+    for (const double sum : result.entropies.sums) {
+      entropies.push_back(sum / result.entropies.samples);
+      entropy_mean_ += entropies.back() / double(result.entropies.sums.size());
+    }
+    entropy_->add_all(entropies);
+    entropy_->end_row();
+  }
+  steps_->add(row.step).add(row.epoch).add(row.samples).add(result.loss).add(row.lr).add(result.gradient.total).add(row.images_per_s)
+      .add(row.data_wait).add(network_.lipschitz).add(name_of(network_.kind)).add(network_.blame).end_row();
+  write_tensorboard(row, result, entropies);
+}
+
+// The main curves at every step; the mean entropy of each attention layer every tenth, which is what a browser can still draw.
+void Ledger::write_tensorboard(const StepRow& row, const StepResult& result, const std::vector<double>& entropies) {
+  std::vector<Scalar> scalars{{"train/loss", float(result.loss)}, {"train/lr", float(row.lr)}, {"train/grad_norm", float(result.gradient.total)},
+                              {"train/images_per_s", float(row.images_per_s)}, {"lipschitz/log10_network", float(std::log10(network_.lipschitz))}};
+  std::vector<std::string> tags;
+  tags.reserve(attentions_.size());
+  if (!entropies.empty() && row.step % 10 == 0)
+    for (const AttentionInfo& a : attentions_) {
+      double mean = 0;
+      for (int h = 0; h < a.heads; h++) mean += entropies[a.first_head + h] / a.heads;
+      tags.push_back("entropy/" + a.name);
+      scalars.push_back({tags.back(), float(mean)});
+    }
+  tensorboard_.write(row.step, scalars);
+}
+
+void Ledger::epoch(const EpochRow& row) {
+  const double n = double(std::max<int64_t>(1, row.result.images));
+  const double ema = row.ema ? row.ema->top1 / double(std::max<int64_t>(1, row.ema->images)) : NAN;
+  epochs_->add(row.epoch).add(row.step).add(row.result.loss / n).add(row.result.top1 / n).add(row.result.top5 / n).add(ema)
+      .add(row.result.images).add(row.damaged).end_row();
+  std::vector<Scalar> scalars{{"eval/loss", float(row.result.loss / n)}, {"eval/top1", float(row.result.top1 / n)}, {"eval/top5", float(row.result.top5 / n)}};
+  if (row.ema) scalars.push_back({"eval/ema_top1", float(ema)});
+  tensorboard_.write(row.step, scalars);
+}
+
+void Ledger::event(int64_t step, const std::string& kind, const std::string& layer, const std::string& message) {
+  events_->add(step).add(kind).add(layer).add(message).end_row();
+}
+
+void Ledger::sync() {
+  for (CsvTable* table : {steps_.get(), lipschitz_.get(), norms_.get(), entropy_.get(), epochs_.get(), events_.get()}) table->sync();
+  tensorboard_.flush();
+}

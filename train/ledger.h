@@ -1,0 +1,50 @@
+// ledger.h: the record of a run, a row a step: bounds, spectral norms, entropies, gradients, residual scales.
+#pragma once
+#include <memory>
+#include <optional>
+
+#include "train/csv_table.h"
+#include "train/event_file.h"
+#include "train/run_folder.h"
+#include "train/training.h"
+
+// What the trainer knows of a step; the ledger finds out the rest itself.
+struct StepRow {
+  int64_t step = 0, epoch = 0, samples = 0;
+  double lr = 0, images_per_s = 0, data_wait = 0;
+};
+
+struct EpochRow {
+  int64_t epoch = 0, step = 0;
+  EvalResult result;
+  std::optional<EvalResult> ema;
+  int64_t damaged = 0;
+};
+
+// The bound of the model's map as it stands, for pixels in [0, 1] normalised as the recipe says; the last layer is "network".
+BoundTrace bound_model(const Training& training);
+
+class Ledger {
+ public:
+  // first_step: set when a run is resumed; later rows are dropped and the tables go on from there.
+  Ledger(const RunPaths& paths, Training& training, std::optional<int64_t> first_step = {});
+  // After the update: one power iteration on every weight, the bounds, and a row in each table.
+  void step(const StepRow& row, const StepResult& result);
+  void epoch(const EpochRow& row);
+  void event(int64_t step, const std::string& kind, const std::string& layer, const std::string& message);
+  void sync();   // before a checkpoint is sealed
+
+  const Bound& network() const { return network_; }
+  double entropy_mean() const { return entropy_mean_; }   // over all heads, of the last row
+
+ private:
+  void write_tensorboard(const StepRow& row, const StepResult& result, const std::vector<double>& entropies);
+
+  Training& training_;
+  std::unique_ptr<CsvTable> steps_, lipschitz_, norms_, entropy_, epochs_, events_;
+  EventFile tensorboard_;
+  std::vector<AttentionInfo> attentions_;
+  std::vector<int> weights_;   // parameters that have a spectral norm
+  Bound network_;
+  double entropy_mean_ = 0;
+};

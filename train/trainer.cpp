@@ -1,0 +1,218 @@
+// trainer.cpp: one direction: batch, gradients, guard, update, ledger, sometimes evaluation and checkpoint.
+#include "train/trainer.h"
+
+#include <sys/resource.h>
+
+#include <chrono>
+#include <cmath>
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "train/durable_file.h"
+#include "train/signals.h"
+
+namespace {
+
+constexpr int initial_power_iterations = 30;
+constexpr size_t flight_steps = 64, named_images = 20;
+
+using Clock = std::chrono::steady_clock;
+double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+}  // namespace
+
+AugmentConfig augment_config(const Recipe& recipe) {
+  const AugmentRecipe& a = recipe.augment;
+  AugmentConfig c;
+  c.image_size = recipe.model.img_size;
+  c.channels = recipe.model.in_chans;
+  c.interpolation = recipe.data.interpolation == "bilinear" ? Interpolation::bilinear : Interpolation::bicubic;
+  c.random_resized_crop = a.random_resized_crop;
+  c.scale_min = a.scale[0], c.scale_max = a.scale[1];
+  c.ratio_min = a.ratio[0], c.ratio_max = a.ratio[1];
+  c.crop_padding = a.crop_padding;
+  c.hflip = a.hflip;
+  c.erasing = a.erasing;
+  c.crop_pct = a.crop_pct;
+  c.mixup_alpha = a.mixup, c.cutmix_alpha = a.cutmix;
+  c.mix_prob = a.mix_prob, c.switch_prob = a.mix_switch_prob;
+  c.label_smoothing = a.label_smoothing;
+  for (size_t i = 0; i < 3; i++) {
+    c.mean[i] = float(a.mean[std::min(i, a.mean.size() - 1)]);
+    c.std[i] = float(a.std[std::min(i, a.std.size() - 1)]);
+  }
+  return c;
+}
+
+std::unique_ptr<Dataset> open_split(const Recipe& recipe, bool training) {
+  if (recipe.data.path.empty())
+    fail(Exit::config, "data.path is empty: say where the images are, for instance --set data.path=datasets/imagenet");
+  std::unique_ptr<Dataset> data = open_dataset(recipe.data.path, training ? recipe.data.train : recipe.data.val);
+  if (int64_t(data->classes().size()) > recipe.model.num_classes)
+    fail(Exit::config, recipe.data.path, " has ", data->classes().size(), " classes and the model ", recipe.model.num_classes,
+         ": set model.num_classes=", data->classes().size());
+  return data;
+}
+
+EvalResult evaluate_dataset(Training& training, Loader& loader, bool ema, const std::function<void(int64_t)>& progress) {
+  if (ema) std::swap(training.model->store.values(), training.optimizer->ema);
+  EvalResult sums;
+  Batch batch;
+  int64_t done = 0;
+  loader.start(0);
+  while (loader.next(batch)) {
+    training.evaluate(make_input(batch, training.recipe, 0, false), sums);
+    done += batch.count;
+    if (progress) progress(done);
+  }
+  if (ema) std::swap(training.model->store.values(), training.optimizer->ema);
+  return sums;
+}
+
+Trainer::Trainer(const Recipe& recipe, const std::vector<const char*>& command_line, RunFolder folder, bool resume)
+    : recipe_(recipe), folder_(std::move(folder)), train_data_(open_split(recipe, true)), val_data_(open_split(recipe, false)),
+      training_(recipe, true) {
+  const AugmentConfig augment = augment_config(recipe);
+  const uint64_t seed = uint64_t(recipe.run.seed);
+  train_loader_ = std::make_unique<Loader>(*train_data_, augment, LoaderConfig{recipe.data.batch_size, true, seed, recipe.data.workers});
+  val_loader_ = std::make_unique<Loader>(*val_data_, augment, LoaderConfig{recipe.data.batch_size, false, seed, recipe.data.workers});
+  steps_per_epoch_ = train_loader_->batches() / recipe.optimizer.accumulate;
+  if (steps_per_epoch_ == 0)
+    fail(Exit::config, "the training set has ", train_data_->size(), " images, fewer than one step of ",
+         int64_t(recipe.data.batch_size) * recipe.optimizer.accumulate, ": make data.batch_size or optimizer.accumulate smaller");
+  schedule_ = make_schedule(recipe, steps_per_epoch_);
+  training_.norms->iterate(training_.workers, initial_power_iterations);
+  if (resume && !folder_.paths.sealed_checkpoints().empty()) {
+    const std::filesystem::path from = newest_checkpoint(folder_.paths);
+    position_ = load_checkpoint(from, training_);
+    progress_.log("resuming from " + from.string());
+  } else if (resume) {
+    progress_.log("no checkpoint yet: starting anew");
+  }
+  ledger_ = std::make_unique<Ledger>(folder_.paths, training_, resume ? std::optional(position_.step) : std::nullopt);
+  nlohmann::json session = describe_session(command_line, position_.step);
+  session["threads"] = training_.workers.threads();
+  session["device"] = "cpu";
+  add_session(folder_.paths, session);
+  write_file_atomically(folder_.paths.recipe(), to_toml(recipe_));
+  std::string classes;
+  for (const std::string& name : train_data_->classes()) classes += name + "\n";
+  write_file_atomically(folder_.paths.root / "classes.txt", classes);
+  if (resume) ledger_->event(position_.step, "resumed", "", "");
+}
+
+bool Trainer::stopping() const { return stop_signal() != 0; }
+
+int Trainer::run() {
+  progress_.log(fmt::format("{}: {} parameters, {} training and {} validation images, {} steps", recipe_.model.family,
+                            training_.model->store.count(), train_data_->size(), val_data_->size(), steps_per_epoch_ * recipe_.schedule.epochs));
+  progress_.start("", steps_per_epoch_ * recipe_.schedule.epochs, position_.step);
+  while (position_.epoch < recipe_.schedule.epochs && !stopping()) {
+    train_epoch();
+    if (stopping()) break;
+    const bool last = position_.epoch == recipe_.schedule.epochs;
+    if (last || (recipe_.run.eval_every > 0 && position_.epoch % recipe_.run.eval_every == 0)) evaluate();
+    if (last || (recipe_.run.checkpoint_every > 0 && position_.epoch % recipe_.run.checkpoint_every == 0)) save();
+  }
+  progress_.finish();
+  if (stopping() && position_.epoch < recipe_.schedule.epochs) {
+    ledger_->event(position_.step, "stopped", "", fmt::format("signal {}", stop_signal()));
+    save();
+    fmt::print("stopped after step {}; go on with: lipsgrad train --resume --run {}\n", position_.step, folder_.paths.root.string());
+    return int(Exit::interrupted);
+  }
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  fmt::print("finished: top-1 {:.2f} % (best {:.2f} %), {:.0f} images/s, peak memory {:.2f} GB, run folder {}\n", 100 * last_top1_,
+             100 * best_top1_, images_per_s_, double(usage.ru_maxrss) / 1e6, folder_.paths.root.string());
+  return int(Exit::ok);
+}
+
+void Trainer::train_epoch() {
+  progress_.title(fmt::format("epoch {}/{}", position_.epoch + 1, recipe_.schedule.epochs));
+  train_loader_->start(int(position_.epoch), position_.batch);
+  std::vector<Batch> batches(recipe_.optimizer.accumulate);
+  while (position_.batch + recipe_.optimizer.accumulate <= steps_per_epoch_ * recipe_.optimizer.accumulate && !stopping()) {
+    double wait = 0;
+    for (Batch& batch : batches) {
+      check(train_loader_->next(batch), "[trainer] the epoch ended early");
+      wait += batch.wait_seconds;
+    }
+    step(batches, wait);
+    report_damaged(*train_loader_, "training", reported_train_);
+    if (recipe_.run.checkpoint_steps > 0 && position_.step % recipe_.run.checkpoint_steps == 0) save();
+  }
+  if (position_.batch + recipe_.optimizer.accumulate > steps_per_epoch_ * recipe_.optimizer.accumulate) {
+    position_.epoch++;
+    position_.batch = 0;
+  }
+}
+
+void Trainer::step(std::vector<Batch>& batches, double wait) {
+  const Clock::time_point start = Clock::now();
+  const uint32_t number = uint32_t(position_.step);
+  const double lr = schedule_.at(position_.step);
+  std::vector<Input> inputs;
+  for (const Batch& batch : batches) inputs.push_back(make_input(batch, recipe_, number, true));
+  const StepResult result = training_.gradients(inputs, number);
+  if (!std::isfinite(result.loss) || !std::isfinite(result.gradient.total)) refuse(inputs, result, lr);
+  training_.update(lr, result);
+  StepRow row{position_.step, position_.epoch, (position_.step + 1) * result.images, lr, 0, wait};
+  row.images_per_s = double(result.images) / (since(start) + wait);
+  images_per_s_ = images_per_s_ == 0 ? row.images_per_s : 0.98 * images_per_s_ + 0.02 * row.images_per_s;
+  ledger_->step(row, result);
+  recent_.push_back(fmt::format(R"({{"step":{},"loss":{},"grad_norm":{},"lr":{},"entropy":{}}})", row.step, result.loss,
+                                result.gradient.total, lr, ledger_->entropy_mean()));
+  if (recent_.size() > flight_steps) recent_.pop_front();
+  position_.step++;
+  position_.batch += recipe_.optimizer.accumulate;
+  if (progress_.wants_update())
+    progress_.update(position_.step, fmt::format("{:.0f} images/s, loss={:.4f}, entropy={:.3f}", images_per_s_, result.loss, ledger_->entropy_mean()));
+}
+
+// The update has not happened: the weights of the last checkpoint and those in memory are sound. Run the step again with the watch on to
+// find where it began; the numbers come out the same.
+void Trainer::refuse(const std::vector<Input>& inputs, const StepResult& result, double lr) {
+  const NonFinite first = training_.first_non_finite(inputs, uint32_t(position_.step));
+  const std::string where = first.layer.empty() ? first.op : first.layer;
+  const std::string message = fmt::format("step {}: loss {}, gradient norm {}: first non-finite {} in {} ({})", position_.step, result.loss,
+                                          result.gradient.total, first.where, where, first.op);
+  ledger_->event(position_.step, "non_finite", where, message);
+  ledger_->sync();
+  std::string steps;
+  for (const std::string& line : recent_) steps += (steps.empty() ? "" : ",\n  ") + line;
+  write_file_atomically(folder_.paths.flight_recorder(),
+                        fmt::format("{{\"step\":{},\"lr\":{},\"reason\":{},\"layer\":{},\n \"steps\":[{}]}}\n", position_.step, lr,
+                                    nlohmann::json(message).dump(), nlohmann::json(where).dump(), steps));
+  progress_.finish();
+  fail(Exit::failure, message, "; the update was refused and nothing was lost. Lower optimizer.lr or choose bounded parts; ",
+       folder_.paths.flight_recorder().string(), " has the last steps");
+}
+
+void Trainer::report_damaged(const Loader& loader, const char* split, size_t& reported) {
+  const auto& damaged = loader.damaged();
+  for (; reported < damaged.size(); reported++) {
+    const DamagedImage& image = damaged[reported];
+    ledger_->event(position_.step, "damaged_image", "", image.name + ": " + image.reason);
+    if (reported < named_images) progress_.log(fmt::format("damaged {} image left out: {}: {}", split, image.name, image.reason));
+    if (reported == named_images) progress_.log("further damaged images are only listed in events.csv");
+  }
+}
+
+void Trainer::evaluate() {
+  EpochRow row{position_.epoch, position_.step - 1, evaluate_dataset(training_, *val_loader_, false), {}, 0};
+  if (training_.optimizer->ema) row.ema = evaluate_dataset(training_, *val_loader_, true);
+  report_damaged(*val_loader_, "validation", reported_val_);
+  row.damaged = int64_t(train_loader_->damaged().size() + val_loader_->damaged().size());
+  ledger_->epoch(row);
+  const double n = double(std::max<int64_t>(1, row.result.images));
+  last_top1_ = row.result.top1 / n;
+  best_top1_ = std::max(best_top1_, last_top1_);
+  progress_.log(fmt::format("epoch {}: top-1 {:.2f} %, top-5 {:.2f} %, loss {:.4f}, {:.0f} images/s", position_.epoch, 100 * last_top1_,
+                            100 * row.result.top5 / n, row.result.loss / n, images_per_s_));
+}
+
+void Trainer::save() {
+  ledger_->sync();
+  save_checkpoint(folder_.paths, training_, position_, recipe_.run.keep_checkpoints);
+}

@@ -1,6 +1,8 @@
 // cli.cpp: every subcommand with its flags and its help, and the one place where an error becomes an exit code.
 #include "train/cli.h"
 
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <iostream>
@@ -9,6 +11,7 @@
 
 #include "engine/check.h"
 #include "train/nearest.h"
+#include "train/presets.h"
 #include "train/recipe.h"
 
 #undef check  // CLI11 has methods of this name; this file needs only fail()
@@ -45,8 +48,13 @@ struct CommandLine {
   std::vector<Action> actions;
 };
 
+template <class Value>
+void add_argument(CLI::App* command, const char* name, Value& value, const char* help) {
+  command->add_option(name, value, help)->required()->option_text("(required)");
+}
+
 void add_recipe(CLI::App* command, std::string& recipe) {
-  command->add_option("RECIPE", recipe, "Recipe file (*.toml) or preset: see lipsgrad --help")->required();
+  add_argument(command, "RECIPE", recipe, "Recipe file (*.toml) or preset: see lipsgrad --help");
 }
 
 void add_set(CLI::App* command, std::vector<std::string>& set) {
@@ -61,6 +69,13 @@ void add_json(CLI::App* command, bool& json) {
 
 CLI::Option* add_text(CLI::App* command, const char* name, std::string& value, const char* type, const char* help) {
   return command->add_option(name, value, help)->type_name(type);
+}
+
+void add_count(CLI::App* command, const char* name, int& value, int least, const char* help) {
+  command->add_option(name, value, help)
+      ->type_name("N")
+      ->capture_default_str()
+      ->check(CLI::Range(least, 10'000'000).description(""));
 }
 
 void CommandLine::add_training() {
@@ -86,7 +101,7 @@ void CommandLine::add_training() {
 
 void CommandLine::add_using() {
   auto [eval, evaluated] = add(app, "eval", "Measure accuracy on the validation data", commands.eval);
-  eval->add_option("RUN", evaluated->target, "Run folder, or a recipe together with --weights")->required();
+  add_argument(eval, "RUN", evaluated->target, "Run folder, or a recipe together with --weights");
   add_text(eval, "--weights", evaluated->weights, "FILE",
            "Safetensors; the newest checkpoint of the run unless given");
   eval->add_flag("--ema", evaluated->ema, "Use the averaged weights of the checkpoint");
@@ -98,14 +113,12 @@ void CommandLine::add_using() {
       "  lipsgrad eval swin_tiny --weights swin_tiny.safetensors --set data.path=/data/imagenet");
 
   auto [predict, predicted] = add(app, "predict", "Name what is in images", commands.predict);
-  predict->add_option("IMAGE", predicted->images, "JPEG or PNG files")->required();
+  add_argument(predict, "IMAGE", predicted->images, "JPEG or PNG files");
   add_text(predict, "--run", predicted->target, "RUN", "Run folder, or a recipe together with --weights")->required();
   add_text(predict, "--weights", predicted->weights, "FILE",
            "Safetensors; the newest checkpoint of the run unless given");
   add_set(predict, predicted->set);
-  predict->add_option("--top", predicted->top, "How many classes to name")
-      ->type_name("N")
-      ->check(CLI::Range(1, 1000));
+  add_count(predict, "--top", predicted->top, 1, "How many classes to name");
   predict->footer("Example:\n  lipsgrad predict boot.jpg bag.jpg --run runs/quickstart --top 3");
 
   auto [forward, passed] =
@@ -116,9 +129,7 @@ void CommandLine::add_using() {
       ->required();
   add_text(forward, "--output", passed->output, "Y", "logits, loss, gradients, entropies, bounds")->required();
   forward->add_flag("--train", passed->train, "Use training statistics; all random parts are off");
-  forward->add_option("--steps", passed->steps, "Take N optimizer steps on the batch; adds losses and weights")
-      ->type_name("N")
-      ->check(CLI::Range(0, 1000000));
+  add_count(forward, "--steps", passed->steps, 0, "Take N optimizer steps on the batch; adds losses and weights");
   forward->add_flag("--partial", passed->partial, "Allow names that are missing or left over in W");
   auto dtype = std::make_shared<std::string>(), device = std::make_shared<std::string>();
   add_text(forward, "--dtype", *dtype, "TYPE", "Short for --set run.dtype=: f32, bf16 or f64");
@@ -137,12 +148,12 @@ void CommandLine::add_using() {
 
 void CommandLine::add_looking() {
   auto [inspect, inspected] = add(app, "inspect", "Show the tables of a run in the terminal", commands.inspect);
-  inspect->add_option("RUN", inspected->run, "Run folder")->required();
+  add_argument(inspect, "RUN", inspected->run, "Run folder");
   add_json(inspect, inspected->json);
   inspect->footer("Example:\n  lipsgrad inspect runs/quickstart");
 
   auto [report, reported] = add(app, "report", "Write one page that shows runs side by side", commands.report);
-  report->add_option("RUN", reported->runs, "Run folders")->required();
+  add_argument(report, "RUN", reported->runs, "Run folders");
   add_text(report, "--output", reported->output, "FILE", "report.html in the first run folder unless given");
   report->footer("Example:\n  lipsgrad report runs/lipsformer runs/swin --output compare.html");
 
@@ -157,23 +168,21 @@ void CommandLine::add_looking() {
 void CommandLine::add_data() {
   CLI::App* data = app.add_subcommand("data", "Prepare and check datasets");
   data->require_subcommand(1);
+  data->footer("lipsgrad data COMMAND --help explains a command.");
 
   auto [pack, packed] = add(*data, "pack", "Pack images into tar shards of JPEG", commands.data_pack);
-  pack->add_option("SOURCE", packed->source, "fashion-mnist, or a folder with one folder of images a class")
-      ->required();
-  pack->add_option("DIR", packed->folder, "Where the shards go")->required();
-  pack->add_option("--shard-images", packed->shard_images, "Images in each shard")
-      ->type_name("N")
-      ->check(CLI::Range(1, 10000000));
+  add_argument(pack, "SOURCE", packed->source, "fashion-mnist, or a folder with one folder of images a class");
+  add_argument(pack, "DIR", packed->folder, "Where the shards go");
+  add_count(pack, "--shard-images", packed->shard_images, 1, "Images in each shard");
   pack->footer("Example:\n  lipsgrad data pack fashion-mnist datasets/fashion-mnist");
 
   auto [verify, verified] =
       add(*data, "verify", "Decode every image and name the damaged ones", commands.data_verify);
-  verify->add_option("DIR", verified->folder, "Dataset: folders of images or tar shards")->required();
+  add_argument(verify, "DIR", verified->folder, "Dataset: folders of images or tar shards");
   verify->footer("Example:\n  lipsgrad data verify datasets/fashion-mnist");
 
   auto [fetch, fetched] = add(*data, "fetch", "Get a known dataset ready for training", commands.data_fetch);
-  fetch->add_option("NAME", fetched->name, "fashion-mnist")->required();
+  add_argument(fetch, "NAME", fetched->name, "fashion-mnist");
   fetch->add_option("DIR", fetched->folder, "Where it goes; datasets/NAME unless given");
   fetch->footer("Example:\n  lipsgrad data fetch fashion-mnist");
   actions.back().run = [fetched = fetched, this] {
@@ -185,18 +194,18 @@ void CommandLine::add_data() {
 void CommandLine::add_machine() {
   auto [convert, converted] =
       add(app, "convert", "Rename the weights of one framework for another", commands.convert);
-  convert->add_option("INPUT", converted->input, "Safetensors")->required();
-  convert->add_option("OUTPUT", converted->output, "Safetensors")->required();
+  add_argument(convert, "INPUT", converted->input, "Safetensors");
+  add_argument(convert, "OUTPUT", converted->output, "Safetensors");
   add_text(convert, "--to", converted->to, "NAMES", "Whose names the output has: timm or swin (which lipsgrad reads)")
       ->required()
-      ->check(CLI::IsMember({"timm", "swin"}));
+      ->check(CLI::IsMember({"timm", "swin"}).description(""));
   convert->footer("Example:\n  lipsgrad convert swin_tiny_timm.safetensors swin_tiny.safetensors --to swin");
 
   auto [bench, benched] = add(app, "bench", "Time full training steps on made-up images", commands.bench);
   add_recipe(bench, benched->recipe);
   add_set(bench, benched->set);
-  bench->add_option("--steps", benched->steps, "Steps that are timed")->type_name("N")->check(CLI::Range(1, 1000000));
-  bench->add_option("--warmup", benched->warmup, "Steps before that")->type_name("N")->check(CLI::Range(0, 1000000));
+  add_count(bench, "--steps", benched->steps, 1, "Steps that are timed");
+  add_count(bench, "--warmup", benched->warmup, 0, "Steps before that");
   add_json(bench, benched->json);
   bench->footer("Example:\n  lipsgrad bench lipsformer_swin_tiny --set data.batch_size=16 --set run.threads=2");
 
@@ -205,9 +214,13 @@ void CommandLine::add_machine() {
 }
 
 std::string main_footer() {
-  std::string presets;
-  for (const std::string& name : preset_names()) presets += "  " + name + "\n";
-  return "Presets, which stand wherever a RECIPE does:\n" + presets +
+  std::string lines;
+  for (const Preset& preset : presets()) {
+    const std::string title(
+        preset.text.substr(2, preset.text.find_first_of(":\n") - 2));  // of its first line, a comment
+    lines += fmt::format("  {:<32}{}\n", preset.name, title);
+  }
+  return "Presets, which stand wherever a RECIPE does:\n" + lines +
          "First steps:\n"
          "  lipsgrad data fetch fashion-mnist\n"
          "  lipsgrad train fashion-lipsformer --run runs/first\n"
@@ -257,6 +270,8 @@ int parse_and_run(int argc, const char* const* argv, const Commands& commands) {
   CommandLine line(commands);
   line.app.require_subcommand(1);
   line.app.get_formatter()->column_width(34);
+  line.app.get_formatter()->label("TEXT", "");
+  line.app.get_formatter()->label("REQUIRED", "(required)");
   line.app.footer(main_footer());
   line.add_training();
   line.add_using();

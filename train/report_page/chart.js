@@ -29,11 +29,18 @@ function element(tag, attributes = {}, html = "") {
   return node;
 }
 
-const charts = new Set();
+const charts = new Set(), owners = new WeakMap();
 let following = false;
+const watcher = new IntersectionObserver(seen => {
+  for (const {target, isIntersecting} of seen) {
+    const chart = owners.get(target);
+    chart.visible = isIntersecting;
+    if (isIntersecting && chart.stale) chart.follow();
+  }
+}, {rootMargin: "300px"});
 
 // series: [{label, step, values, colour: () => css colour, width, dash, points, alpha, quiet}]
-// options: title, unit, log, tall, many (only the curve under the pointer is named), shade: [[from, to]], shadeText, empty
+// options: title, unit, log, tall, many (only the curve under the pointer is named), shade: [[from, to, text]], empty
 class Chart {
   constructor(parent, options, makeSeries) {
     this.options = options;
@@ -55,7 +62,10 @@ class Chart {
       this.draw();
     };
     this.tools.append(this.logButton);
+    this.keep = () => true;
     charts.add(this);
+    watcher.observe(this.panel);
+    owners.set(this.panel, this);
     this.draw();
   }
 
@@ -66,15 +76,14 @@ class Chart {
     const drawable = this.series.some(s => anyFinite(s.values) && (!this.log || s.values.some(v => v > 0 && Number.isFinite(v))));
     this.logButton.disabled = !drawable && !this.log;
     if (!drawable) {
-      this.area.className = "";
-      this.area.innerHTML = `<div class="empty">${this.options.empty || "nothing measured yet"}</div>`;
+      this.area.innerHTML = `<div class="empty"><span>${this.options.empty || "nothing measured yet"}</span></div>`;
       this.legend.innerHTML = "";
       return;
     }
     this.area.innerHTML = "";
-    this.area.className = "chart" + (this.options.tall ? " tall" : "");
     this.byLabel = new Map(this.series.map(s => [s.label, s]));
     this.graph = new Dygraph(this.area, this.rows(), this.graphOptions());
+    this.stale = false;
   }
 
   // One row a step that any curve has; null where a curve has no value there, NaN where it has one that is no number.
@@ -96,13 +105,15 @@ class Chart {
     const perSeries = {};
     for (const s of this.series) {
       perSeries[s.label] = {
-        strokeWidth: s.width || 1.6, strokePattern: s.dash || null, drawPoints: !!s.points, pointSize: s.points || 1,
+        strokeWidth: s.width || 1.6, strokePattern: s.dash || null,
+        drawPoints: !!s.points || s.values.length < 3, pointSize: s.points || 2.5,   // a line of one point would not be seen
         highlightCircleSize: this.options.many ? 3 : s.quiet ? 0 : 3.5,
       };
     }
     const small = {axisLineColor: css("--line"), gridLineColor: css("--grid"), gridLineWidth: 1};
     return {
       labels: ["step", ...this.series.map(s => s.label)],
+      visibility: this.series.map(s => this.keep(s.label)),
       colors: this.series.map(s => s.alpha ? faded(s.colour(), s.alpha) : s.colour()),
       series: perSeries,
       legend: "always",
@@ -141,15 +152,15 @@ class Chart {
   }
 
   underlay(canvas, area, graph) {
-    for (const [from, to] of this.options.shade || []) {
+    for (const [from, to, text] of this.options.shade || []) {
       const left = Math.max(area.x, graph.toDomXCoord(from)), right = Math.min(area.x + area.w, graph.toDomXCoord(to));
       if (right < left - 1) continue;
       canvas.fillStyle = css("--shade");
       canvas.fillRect(left, area.y, Math.max(2, right - left), area.h);
-      if (right - left < 70) continue;
+      if (right - left < 6.5 * text.length + 10) continue;
       canvas.fillStyle = css("--warn");
       canvas.font = "11.5px system-ui, sans-serif";
-      canvas.fillText(this.options.shadeText || "", left + 7, area.y + 15);
+      canvas.fillText(text, left + 7, area.y + 15);
     }
   }
 
@@ -160,9 +171,14 @@ class Chart {
     if (!same) view.set(range);
   }
 
+  // Draws the steps in view; out of sight, when it comes into sight.
   follow() {
     if (!this.graph) return;
+    this.stale = !this.visible;
+    if (this.stale) return;
+    following = true;
     this.graph.updateOptions({dateWindow: view.current()});
+    following = false;
   }
 
   reset() {
@@ -173,31 +189,31 @@ class Chart {
   point(label) {
     if (!this.graph) return;
     if (label === null) return this.graph.clearSelection();
-    this.graph.setSelection(this.graph.numRows() - 1, label);
+    const to = view.current()[1];
+    let row = this.graph.numRows() - 1;
+    while (row > 0 && this.graph.getValue(row, 0) > to) row--;
+    this.graph.setSelection(row, label);
   }
 
   show(keep) {
-    if (!this.graph) return;
-    this.graph.setVisibility(Object.fromEntries(this.series.map((s, i) => [i, keep(s.label)])));
+    this.keep = keep;
+    if (this.graph) this.graph.updateOptions({visibility: this.series.map(s => keep(s.label))});
   }
 
   remove() {
     if (this.graph) this.graph.destroy();
+    watcher.unobserve(this.panel);
     charts.delete(this);
   }
 }
 
 function tick(value) {
   const size = Math.abs(value);
-  if (size >= 1e9 || (size < 1e-3 && size > 0)) return value.toExponential(1).replace(".0e", "e").replace("e+", "e");
+  if (size >= 1e9 || (size < 1e-4 && size > 0)) return value.toExponential(1).replace(".0e", "e").replace("e+", "e");
   if (size >= 1e6) return Number((value / 1e6).toPrecision(4)) + "M";
   if (size >= 1e4) return Number((value / 1e3).toPrecision(4)) + "k";
   return String(Number(value.toPrecision(6)));
 }
 
-view.followers.add(() => {
-  following = true;
-  for (const chart of charts) chart.follow();
-  following = false;
-});
+view.followers.add(() => { for (const chart of charts) chart.follow(); });
 dark.addEventListener("change", () => { for (const chart of charts) chart.draw(); });

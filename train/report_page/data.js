@@ -91,16 +91,16 @@ const runs = page.runs.map((run, index) => {
 
 // The steps in view, one for all charts. A drawing that shows steps follows it.
 const view = {
-  all: (() => {
+  data: (() => {
     let low = Infinity, high = -Infinity;
     for (const run of runs) {
       for (const table of [run.steps, run.epochs, run.norms, run.entropy, run.lipschitz]) {
         if (table.points) { low = Math.min(low, table.step[0]); high = Math.max(high, table.step[table.points - 1]); }
       }
     }
-    if (!(low <= high)) return [0, 1];
-    return low === high ? [low - 1, high + 1] : [low, high];
+    return low <= high ? [low, high] : [0, 1];
   })(),
+  get all() { return this.data[0] < this.data[1] ? this.data : [this.data[0] - 1, this.data[1] + 1]; },
   range: null,
   followers: new Set(),
   current() { return this.range || this.all; },

@@ -11,7 +11,7 @@ const ramp = (() => {   // 256 packed pixels, dark for low
   }
   return pixels;
 })();
-const nanPixel = 0xff5a4ae8;   // a clear red, in no other cell
+const nanPixel = 0x605045d6;   // red glass, in no other cell
 
 class HeatMap {
   constructor(parent, run) {
@@ -33,7 +33,7 @@ class HeatMap {
     this.mark = this.panel.querySelector(".drag");
     const tools = this.panel.querySelector(".tools");
     if (this.heads.length === 0 || this.table.points === 0) {
-      this.panel.querySelector(".heat").innerHTML = `<div class="empty">no attention head was measured</div>`;
+      this.panel.querySelector(".heat").innerHTML = `<div class="empty short">no attention head was measured</div>`;
       tools.remove();
       return;
     }
@@ -45,7 +45,9 @@ class HeatMap {
     this.canvas.ondblclick = () => view.set(null);
     this.follow = () => this.draw();
     view.followers.add(this.follow);
-    this.resized = new ResizeObserver(() => this.draw());
+    this.resized = new ResizeObserver(() => requestAnimationFrame(() => {
+      if (this.canvas.parentElement.clientWidth !== this.shape?.width) this.draw();
+    }));
     this.resized.observe(this.panel);
   }
 
@@ -177,7 +179,8 @@ class HeatMap {
     const image = new ImageData(180, 1);
     new Uint32Array(image.data.buffer).set(Array.from({length: 180}, (_, x) => ramp[Math.round(x / 179 * 255)]));
     canvas.getContext("2d").putImageData(image, 0, 0);
-    this.panel.querySelector(".unit").textContent = this.share ? "share of the largest possible, ln(tokens)" : "nats";
+    const broken = this.heads.some(head => head.values.some(Number.isNaN)) ? "; red where it is not a number" : "";
+    this.panel.querySelector(".unit").textContent = (this.share ? "share of the largest possible, ln(tokens)" : "nats") + broken;
   }
 
   stepAt(x) {

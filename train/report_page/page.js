@@ -24,10 +24,10 @@ function figuresOf(run) {
   const epochs = run.keys.get("schedule.epochs");
   return [
     ["top-1 accuracy", best ? number(best.value * percent) : "–", best ? "%" : "", best ? `best, epoch ${number(best.epoch)}; last ${number(evaluated.top1 * percent)} %` : "not evaluated yet"],
-    ["evaluation loss", number(evaluated.loss), "", run.best_loss ? `best ${number(run.best_loss.value)}, epoch ${number(run.best_loss.epoch)}` : "not evaluated yet"],
+    ["evaluation loss", number(evaluated.loss), "", run.best_loss ? `best ${number(run.best_loss.value)}, epoch ${number(run.best_loss.epoch)}` : "not evaluated yet", typeof evaluated.loss === "string"],
     ["training loss", diverged ? "diverged" : number(last.loss), "", diverged && run.diverged.length ? `not a number from step ${whole(run.diverged[0][0])}` : `at step ${number(last.step)}`, diverged],
     ["network bound", unbounded ? "unbounded" : number(last.bound_l2), "", unbounded ? `because of ${last.bound_blame || "an unnamed layer"}` : `l2, ${kind || "kind unknown"}`, unbounded],
-    ["trained", number(run.steps.points ? last.step : 0), "steps", `epoch ${number(last.epoch)}${epochs ? ` of ${escaped(epochs)}` : ""}, ${number(last.samples)} images`],
+    ["last step", run.steps.points ? number(last.step) : "–", "", `epoch ${number(last.epoch)}${epochs ? ` of ${escaped(epochs)}` : ""}, ${number(last.samples)} images`],
     ["throughput", number(run.images_per_s, 3), "images/s", "median over steps"],
   ];
 }
@@ -76,7 +76,7 @@ function bar() {
   all.onclick = () => { for (const chart of charts) if (chart.graph) chart.graph.updateOptions({valueRange: [null, null]}); view.set(null); };
   const say = () => {
     const [from, to] = view.current();
-    text.textContent = `steps ${whole(Math.max(from, view.all[0]))} – ${whole(to)}`;
+    text.textContent = `steps ${whole(Math.max(from, view.data[0]))} – ${whole(Math.min(to, view.data[1]))}`;
     all.disabled = view.range === null;
   };
   view.followers.add(say);
@@ -122,7 +122,8 @@ const plainSeries = (table, name, what, style = {}) => runs.filter(run => run[ta
 
 function training(main) {
   const grid = section(main, "training", "Training");
-  const diverged = runs.flatMap(run => run.diverged), shade = {shade: diverged, shadeText: "not a number"};
+  const diverged = runs.flatMap(run => run.diverged.map(([from, to]) => [from, to, several ? `${run.name}: not a number` : "not a number"]));
+  const shade = {shade: diverged};
   const evaluated = {width: 2, dash: several ? [4, 3] : null, points: 3, shift: 1};
   new Chart(grid, {title: "Loss", smooth: true, ...shade, empty: "no finite loss"}, () =>
     [...stepSeries("loss", "training"), ...plainSeries("epochs", "loss", "evaluation", evaluated)]);
@@ -135,19 +136,21 @@ function training(main) {
   ]));
   const unbounded = runs.map(run => run.bounds.find(b => b[1] === "unbounded")).filter(Boolean);
   const noBound = unbounded.length ? `unbounded at every step, because of <b>${escaped(unbounded[0][2] || "an unnamed layer")}</b>` : "no bound was written";
-  new Chart(grid, {title: "Lipschitz bound of the network", unit: boundKinds(), log: true, empty: noBound, shadeText: "unbounded",
-    shade: several ? [] : stretches(runs[0].steps.step, runs[0].steps.get("bound_l2"), v => v === Infinity)},
+  new Chart(grid, {title: "Lipschitz bound of the network", unit: boundKinds(), log: true, empty: noBound,
+    shade: several ? [] : stretches(runs[0].steps.step, runs[0].steps.get("bound_l2"), v => v === Infinity).map(s => [...s, "unbounded"])},
   () => plainSeries("steps", "bound_l2", "bound", {width: 2}));
   new Chart(grid, {title: "Gradient norm", log: true, smooth: true, ...shade}, () => stepSeries("grad_norm", "gradient norm"));
-  new Chart(grid, {title: "Learning rate"}, () => plainSeries("steps", "lr", "learning rate", {width: 2}));
-  new Chart(grid, {title: "Throughput", unit: "images per second", smooth: true}, () => stepSeries("images_per_s", "images/s"));
-  const waits = runs.some(run => run.steps.get("data_wait").some(v => v > 0));
-  if (waits) new Chart(grid, {title: "Waiting for data", unit: "each step", smooth: true}, () => stepSeries("data_wait", "wait"));
+  const row = element("div", {class: "grid thirds"});
+  main.append(row);
+  new Chart(row, {title: "Learning rate"}, () => plainSeries("steps", "lr", "learning rate", {width: 2}));
+  new Chart(row, {title: "Throughput", unit: "images per second", smooth: true}, () => stepSeries("images_per_s", "images/s"));
+  new Chart(row, {title: "Waiting for data", unit: "each step", smooth: true}, () => stepSeries("data_wait", "wait"));
 }
 
 function boundKinds() {
   const kinds = new Set(runs.flatMap(run => run.bounds.map(b => b[1])).filter(Boolean));
-  return `l2; ${[...kinds].join(", ")}`;
+  const without = runs.filter(run => run.bounds.some(b => b[1] === "unbounded")).map(run => escaped(run.name));
+  return ["l2", ...kinds].join(", ") + (several && without.length ? `: ${without.join(", ")}` : "");
 }
 
 // All columns of a table as curves coloured by depth.
@@ -163,6 +166,7 @@ const depthLegend = `first layer<span class="ramp" style="background:linear-grad
 let parts = [];
 function layers() {
   for (const part of parts) part.remove();
+  const scrolled = scrollY;
   const host = document.getElementById("layers"), run = chosen, of = several ? ` · ${escaped(run.name)}` : "";
   host.innerHTML = "";
   parts = [];
@@ -174,14 +178,12 @@ function layers() {
 
   const bounds = section(host, "bounds", "Bound of every layer" + of, boundLead(run));
   const boundNames = run.lipschitz.names.filter(n => n !== "step").map(column => ({column, text: column}));
-  bounds.classList.add("uneven");
   boundTree(bounds, run, chart(bounds, {title: "Layer bounds", log: true, tall: true, many: depthLegend, empty: "every layer is unbounded, or none was written"},
     () => layerSeries(run.lipschitz, boundNames)));
 
   const norms = section(host, "norms", "Spectral norm of every weight" + of);
   const sigmas = prefixed(run.norms, "sigma.");
-  norms.classList.add("uneven");
-  valueTable(norms, "Values", sigmas.map(n => ({name: n.text, values: run.norms.get(n.column), kind: run.kinds.get(n.text) || ""})),
+  valueTable(norms, "weight", sigmas.map(n => ({name: n.text, values: run.norms.get(n.column), kind: run.kinds.get(n.text) || ""})),
     chart(norms, {title: "Spectral norms", tall: true, many: depthLegend}, () => layerSeries(run.norms, sigmas)));
 
   const others = element("div", {class: "grid"});
@@ -192,8 +194,16 @@ function layers() {
 
   section(host, "entropy", "Attention entropy" + of, "How spread each head's attention is. Zero: every query looks at one token (collapse). The largest possible: it looks at all alike.").remove();
   parts.push(new HeatMap(host, run));
+  const headNames = run.entropy.names.filter(n => n !== "step").map(column => ({column, text: column}));
+  if (headNames.length) {
+    const heads = element("div", {class: "grid"});
+    host.append(heads);
+    valueTable(heads, "head", headNames.map(n => ({name: n.text, values: run.entropy.get(n.column), kind: ""})),
+      chart(heads, {title: "Heads", unit: "entropy in nats", tall: true, many: depthLegend}, () => layerSeries(run.entropy, headNames)));
+  }
   events(host, run, of);
   recipe(host, run, of);
+  scrollTo(0, scrolled);
 }
 
 function boundLead(run) {
@@ -207,18 +217,20 @@ function events(host, run, of) {
   section(host, "events", "Events" + of).remove();
   const rows = run.events.map(([step, kind, layer, message]) =>
     `<tr><td>${number(step)}</td><td class="text">${escaped(kind)}</td><td class="text"><span class="name">${escaped(layer)}</span></td><td class="text">${escaped(message)}</td></tr>`);
-  host.append(element("section", {class: "panel full"}, rows.length === 0 ? `<div class="empty" style="height:56px">nothing happened beside the plan</div>` :
+  host.append(element("section", {class: "panel full"}, rows.length === 0 ? `<div class="empty short">nothing happened beside the plan</div>` :
     `<div class="scroll"><table><thead><tr><th>step</th><th class="text">kind</th><th class="text">layer</th><th class="text">what happened</th></tr></thead><tbody>${rows.join("")}</tbody></table></div>`));
 }
 
 function recipe(host, run, of) {
   section(host, "recipe", "Recipe and environment" + of).remove();
   const session = run.sessions[run.sessions.length - 1] || {};
+  const text = (key, value) => key.endsWith("_bytes") ? `${number(value / 2 ** 30, 3)} GiB` : Array.isArray(value) ? value.join(" ") :
+    typeof value === "object" ? JSON.stringify(value) : value;
   const shown = Object.entries(session).map(([key, value]) =>
-    `<tr><td>${escaped(key.replaceAll("_", " "))}</td><td class="text">${escaped(Array.isArray(value) ? value.join(" ") : typeof value === "object" ? JSON.stringify(value) : value)}</td></tr>`);
+    `<tr><td>${escaped(key.replace(/_bytes$/, "").replaceAll("_", " "))}</td><td class="text">${escaped(text(key, value))}</td></tr>`);
   host.append(element("div", {class: "grid"}, `<section class="panel"><div class="panel-head"><h3>recipe.toml</h3></div><pre>${escaped(run.recipe || "(not there)")}</pre></section>
     <section class="panel"><div class="panel-head"><h3>environment</h3><span class="unit">${run.sessions.length > 1 ? `last of ${run.sessions.length} sessions` : ""}</span></div>
-    ${shown.length ? `<table><tbody>${shown.join("")}</tbody></table>` : `<div class="empty">not there</div>`}</section>`));
+    ${shown.length ? `<table><tbody>${shown.join("")}</tbody></table>` : `<div class="empty short">not there</div>`}</section>`));
 }
 
 header();

@@ -21,19 +21,19 @@ function sparkline(values, width = 84, height = 16) {
 }
 
 const layerCell = (name, kind = "", indent = 0, toggle = "") =>
-  `<td><span style="padding-left:${indent * 13}px">${toggle}<span class="name">${escaped(name)}</span><span class="kind">${escaped(kind)}</span></span></td>`;
+  `<td title="${escaped(name)}"><span style="padding-left:${indent * 13}px">${toggle}<span class="name">${escaped(name)}</span><span class="kind">${escaped(kind)}</span></span></td>`;
 
 // A panel with rows {name, values, kind}: last, first, lowest, highest, curve. Rows point at the curve of their name.
-function valueTable(parent, title, rows, chart) {
-  const panel = element("section", {class: "panel"}, `<div class="panel-head"><h3>${title}</h3><span class="tools"></span></div><div class="scroll"></div>`);
+function valueTable(parent, what, rows, chart) {
+  const panel = element("section", {class: "panel"}, `<div class="panel-head"><h3>Values</h3><span class="tools"></span></div><div class="scroll"></div>`);
   parent.append(panel);
   const entries = rows.map((row, order) => {
     const [low, high] = extremes(row.values);
     return {...row, order, low, high, first: row.values[0], last: row.values[row.values.length - 1]};
   });
-  const heads = [["order", "layer"], ["last", "last"], ["first", "first"], ["low", "lowest"], ["high", "highest"], [null, "over steps"]];
+  const heads = [["order", what], ["last", "last"], ["first", "first"], ["low", "lowest"], ["high", "highest"], [null, "over steps"]];
   const sort = {key: "order", down: false};
-  const search = element("input", {type: "search", placeholder: "filter layers", "aria-label": "filter layers"});
+  const search = element("input", {type: "search", placeholder: `filter by ${what}`, "aria-label": `filter by ${what}`});
   panel.querySelector(".tools").append(search);
   const rank = v => Number.isNaN(v) || v === undefined ? Infinity : v;   // what is no number is what one looks for: first when falling
   const fill = () => {
@@ -107,7 +107,7 @@ function boundTree(parent, run, chart) {
     <div class="scroll"></div>`);
   parent.append(panel);
   if (names.length === 0 || table.points === 0) {
-    panel.querySelector(".scroll").innerHTML = `<div class="empty">no layer's bound was written</div>`;
+    panel.querySelector(".scroll").innerHTML = `<div class="empty short">no layer's bound was written</div>`;
     return;
   }
   const nodes = layerTree(names), closed = new Set();

@@ -31,9 +31,9 @@ void report(benchmark::State& state, double flops) {
 }
 
 void forward(benchmark::State& state, Op op) {
-  const Stage stage(state);
   Arena arena;
   const ArenaScope scope(&arena);
+  const Stage stage(state);
   for (auto _ : state) benchmark::DoNotOptimize(op(stage.x, stage.weight, stage.bias));
   report(state, stage.flops());
 }
@@ -41,9 +41,9 @@ void forward(benchmark::State& state, Op op) {
 enum Wanted { dx = 1, dweight = 2 };
 
 void backward(benchmark::State& state, Op op, int wanted) {
-  Stage stage(state);
   Arena arena;
   const ArenaScope scope(&arena);
+  Stage stage(state);
   for (auto _ : state) {
     state.PauseTiming();
     if (wanted & dx) want_grad(stage.x);

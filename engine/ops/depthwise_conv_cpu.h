@@ -47,85 +47,102 @@ template <class C> struct Scratch {
   }
 };
 
-// Fills a tile from one image. Adds the numbers to sums [block] where that is not null. Channels past `count` are zero.
+// The 16 channels (or the `count` that are left) of one image.
+struct Part {
+  int64_t image, channel;
+  int count;
+};
+
+// Fills row h of a tile. Adds the numbers to sums [block] where that is not null. Channels past the count are zero.
 template <class C, class F>
-void fill_tile(const Sizes& s, int64_t image, int64_t channel, int count, const F load, C* tile, C* sums) {
+void fill_row(const Sizes s, const TileSizes t, const Part part, int64_t h, const F load, C* tile, C* sums) {
   using V = Vector<C>;
   constexpr int vectors = VectorOf<C>::count;
-  const TileSizes t(s);
+  const int64_t ahead = std::max<int64_t>(32, s.width) * s.channels;
+  V* to = reinterpret_cast<V*>(tile) + h * t.row + s.pad();
   alignas(64) C total[block] = {};
-  for (int64_t h = 0; h < s.height; h++) {
-    V* to = reinterpret_cast<V*>(tile) + h * t.row + s.pad();
-    for (int64_t w = 0; w < s.width; w++) {
-      const int64_t from = s.index(image, h, w, channel);
-      alignas(64) C line[block] = {};
-      if (count == block) {
-        for (int c = 0; c < block; c++) line[c] = load(from + c);
-      } else {
-        for (int c = 0; c < count; c++) line[c] = load(from + c);
-      }
-      for (int v = 0; v < vectors; v++) to[v * t.plane + w] = reinterpret_cast<const V*>(line)[v];
-      for (int c = 0; c < block; c++) total[c] += line[c];
+  for (int64_t w = 0; w < s.width; w++) {
+    const int64_t from = s.index(part.image, h, w, part.channel);
+    load.fetch(from + ahead);
+    alignas(64) C line[block] = {};
+    if (part.count == block) {
+      for (int c = 0; c < block; c++) line[c] = load(from + c);
+    } else {
+      for (int c = 0; c < part.count; c++) line[c] = load(from + c);
     }
+    for (int v = 0; v < vectors; v++) to[v * t.plane + w] = reinterpret_cast<const V*>(line)[v];
+    for (int c = 0; c < block; c++) total[c] += line[c];
   }
   if (sums)
     for (int c = 0; c < block; c++) sums[c] += total[c];
 }
 
-// One row of outputs for one vector of channels: out[w] = start + sum over i, j of weights[i, j] * tile[h + i - pad, w + j].
-// `step` is the distance from one tap to the next: negative for the flipped kernel of the backward.
-template <class V>
-void convolve_row(const Sizes& s, const TileSizes& t, const V* tile, int64_t h, const V* weights, int step, V start, V* out, int out_step) {
+template <class C, class F> void store_row(const Sizes s, const Part part, int64_t h, const C* row, const F store) {
+  for (int64_t w = 0; w < s.width; w++) {
+    const int64_t to = s.index(part.image, h, w, part.channel);
+    const C* from = row + w * block;
+    if (part.count == block) {
+#pragma GCC ivdep
+      for (int c = 0; c < block; c++) store(to + c, from[c]);
+    } else {
+      for (int c = 0; c < part.count; c++) store(to + c, from[c]);
+    }
+  }
+}
+
+// One row of outputs for `n` vectors of channels: out[w] = start + sum over i, j of weights[i, j] * tile[h + i - pad, w + j].
+// `step` is the distance from one tap to the next: negative for the flipped kernel of the backward. start may be null for 0.
+template <int n, class V>
+void convolve_row(const Sizes s, const TileSizes t, const V* tile, int64_t h, const V* weights, int step, const V* start, V* out, int out_step) {
   const int kernel = s.kernel, pad = s.pad();
   const int first = int(std::max<int64_t>(0, pad - h)), last = int(std::min<int64_t>(kernel, s.height + pad - h));
   for (int64_t w = 0; w < t.width; w += span) {
-    V sum[span];
-    for (int k = 0; k < span; k++) sum[k] = start;
+    V sum[n][span];
+    for (int v = 0; v < n; v++)
+      for (int k = 0; k < span; k++) sum[v][k] = start ? start[v] : V{};
     for (int i = first; i < last; i++) {
       const V* x = tile + (h + i - pad) * t.row + w;
       const V* weight = weights + i * kernel * step;
       for (int j = 0; j < kernel; j++, x++, weight += step) {
-        const V factor = *weight;
+        asm volatile("" ::: "memory");   // or else GCC carries x over from tap to tap, in moves that cost more than the loads
+#pragma GCC unroll 4
+        for (int v = 0; v < n; v++) {
+          const V factor = weight[v];
 #pragma GCC unroll 8
-        for (int k = 0; k < span; k++) sum[k] += factor * x[k];
+          for (int k = 0; k < span; k++) sum[v][k] += factor * x[v * t.plane + k];
+        }
       }
     }
-    for (int k = 0; k < span; k++) out[(w + k) * out_step] = sum[k];
+    for (int v = 0; v < n; v++)
+      for (int k = 0; k < span; k++) out[(w + k) * out_step + v] = sum[v][k];
   }
 }
 
-// Convolves a tile with the packed weights of its channels and hands each output to store(index, value).
-template <class C, class F>
-void convolve_tile(const Sizes& s, int64_t image, int64_t channel, int count, const C* tile, const C* packed, bool flip, C* row, const F store) {
+// Convolves a part with its packed weights, filling the tile just ahead, and hands each output to store(index, value).
+template <class C, class L, class S>
+void convolve_part(const Sizes s, const Part part, const L& load, C* sums, const C* packed, bool flip, const S& store, const Scratch<C>& scratch) {
   using V = Vector<C>;
-  constexpr int vectors = VectorOf<C>::count;
+  constexpr int vectors = VectorOf<C>::count, together = vectors % 2 == 0 ? 2 : 1;   // sums that fill 16 registers
   const TileSizes t(s);
   const V* weights = reinterpret_cast<const V*>(packed);
+  int64_t filled = 0;
   for (int64_t h = 0; h < s.height; h++) {
-    for (int v = 0; v < vectors; v++) {
-      const V* plane = reinterpret_cast<const V*>(tile) + v * t.plane;
-      V* out = reinterpret_cast<V*>(row) + v;
-      if (flip)
-        convolve_row(s, t, plane, h, weights + (s.taps() - 1) * vectors + v, -vectors, V{}, out, vectors);
-      else
-        convolve_row(s, t, plane, h, weights + v, vectors, weights[s.taps() * vectors + v], out, vectors);
+    for (; filled < std::min(s.height, h + s.pad() + 1); filled++) fill_row(s, t, part, filled, load, scratch.first, sums);
+    for (int64_t w = 0; w < s.width; w++) store.fetch(s.index(part.image, h, w, part.channel));
+    for (int v = 0; v < vectors; v += together) {
+      const V* plane = reinterpret_cast<const V*>(scratch.first) + v * t.plane;
+      V* out = reinterpret_cast<V*>(scratch.row) + v;
+      const V* first = weights + v + (flip ? (s.taps() - 1) * vectors : 0);
+      const V* start = flip ? nullptr : weights + v + s.taps() * vectors;
+      convolve_row<together>(s, t, plane, h, first, flip ? -vectors : vectors, start, out, vectors);
     }
-    for (int64_t w = 0; w < s.width; w++) {
-      const int64_t to = s.index(image, h, w, channel);
-      const C* from = row + w * block;
-      if (count == block) {
-#pragma GCC ivdep
-        for (int c = 0; c < block; c++) store(to + c, from[c]);
-      } else {
-        for (int c = 0; c < count; c++) store(to + c, from[c]);
-      }
-    }
+    store_row(s, part, h, scratch.row, store);
   }
 }
 
 // sums[j] += sum over h, w of dy[h, w] * x[h + i - pad, w + j - pad] for `taps` neighbouring j from `j` on.
 template <int taps, class V>
-void weight_gradient_row(const Sizes& s, const TileSizes& t, const V* x_plane, const V* dy_plane, int i, int j, V* sums, int sums_step) {
+void weight_gradient_row(const Sizes s, const TileSizes t, const V* x_plane, const V* dy_plane, int i, int j, V* sums, int sums_step) {
   const int pad = s.pad();
   const int64_t first = std::max(0, pad - i), last = std::min(s.height, s.height + pad - i), width = s.width;
   V sum[taps] = {};
@@ -141,7 +158,7 @@ void weight_gradient_row(const Sizes& s, const TileSizes& t, const V* x_plane, c
   for (int k = 0; k < taps; k++) sums[k * sums_step] += sum[k];
 }
 
-template <class C> void weight_gradient_tile(const Sizes& s, const C* x, const C* dy, C* packed) {
+template <class C> void weight_gradient(const Sizes s, const C* x, const C* dy, C* packed) {
   using V = Vector<C>;
   constexpr int vectors = VectorOf<C>::count;
   const TileSizes t(s);
@@ -162,8 +179,8 @@ template <class C> void weight_gradient_tile(const Sizes& s, const C* x, const C
   rows.template operator()<1>();
 }
 
-// Runs task(image or group, first channel, channels, scratch) for all of outer x channel blocks on all threads.
-template <class C, class F> void for_tasks(const Sizes& s, int64_t outer, const F& task) {
+// Runs task(image or group, part, scratch) for all of outer x channel blocks on all threads; the task chooses the image.
+template <class C, class F> void for_parts(const Sizes& s, int64_t outer, const F& task) {
   const int64_t a_thread = Scratch<C>::size(s);
   const Tensor memory = Tensor::empty({omp_get_max_threads(), a_thread}, dtype_of<C>);
   C* begin = memory.data<C>();
@@ -172,17 +189,14 @@ template <class C, class F> void for_tasks(const Sizes& s, int64_t outer, const 
     const Scratch<C> scratch(s, begin + omp_get_thread_num() * a_thread);
 #pragma omp for collapse(2) schedule(dynamic)
     for (int64_t n = 0; n < outer; n++)
-      for (int64_t b = 0; b < s.blocks(); b++) {
-        const int64_t channel = b * block;
-        task(n, channel, int(std::min<int64_t>(block, s.channels - channel)), scratch);
-      }
+      for (int64_t b = 0; b < s.blocks(); b++)
+        task(n, Part{n, b * block, int(std::min<int64_t>(block, s.channels - b * block))}, scratch);
   }
 }
 
 template <class C, class L, class S> void convolve_cpu(const Sizes& s, const L& load, const C* packed, const S& store) {
-  for_tasks<C>(s, s.batch, [&](int64_t image, int64_t channel, int count, const Scratch<C>& scratch) {
-    fill_tile<C>(s, image, channel, count, load, scratch.first, nullptr);
-    convolve_tile(s, image, channel, count, scratch.first, packed + s.packed(channel, 0), false, scratch.row, store);
+  for_parts<C>(s, s.batch, [&](int64_t, const Part& part, const Scratch<C>& scratch) {
+    convolve_part<C>(s, part, load, nullptr, packed + s.packed(part.channel, 0), false, store, scratch);
   });
 }
 
@@ -198,16 +212,20 @@ struct Wanted {
 template <class C, class L, class X, class S>
 void backward_cpu(const Sizes& s, Wanted wanted, const L& load_dy, const X& load_x, const C* packed, const S& store_dx, C* partial) {
   const int64_t groups = gradient_groups_cpu(s), size = s.packed_size();
-  for_tasks<C>(s, groups, [&](int64_t group, int64_t channel, int count, const Scratch<C>& scratch) {
-    C* sums = partial + group * size + s.packed(channel, 0);
+  const TileSizes t(s);
+  for_parts<C>(s, groups, [&](int64_t group, Part part, const Scratch<C>& scratch) {
+    const int64_t own = s.packed(part.channel, 0), end = (group + 1) * s.batch / groups;
+    C* sums = partial + group * size + own;
+    C* bias_sums = sums + s.taps() * block;
     std::fill_n(sums, (s.taps() + 1) * block, C(0));
-    for (int64_t image = group * s.batch / groups; image < (group + 1) * s.batch / groups; image++) {
-      fill_tile<C>(s, image, channel, count, load_dy, scratch.first, sums + s.taps() * block);
+    for (part.image = group * s.batch / groups; part.image < end; part.image++) {
       if (wanted.dx)
-        convolve_tile(s, image, channel, count, scratch.first, packed + s.packed(channel, 0), true, scratch.row, store_dx);
+        convolve_part<C>(s, part, load_dy, bias_sums, packed + own, true, store_dx, scratch);
+      else
+        for (int64_t h = 0; h < s.height; h++) fill_row(s, t, part, h, load_dy, scratch.first, bias_sums);
       if (!wanted.sums) continue;
-      fill_tile<C>(s, image, channel, count, load_x, scratch.second, nullptr);
-      weight_gradient_tile(s, scratch.second, scratch.first, sums);
+      for (int64_t h = 0; h < s.height; h++) fill_row<C>(s, t, part, h, load_x, scratch.second, nullptr);
+      weight_gradient(s, scratch.second, scratch.first, sums);
     }
   });
 }

@@ -65,6 +65,7 @@ struct OpCase {
   Tolerance f32 = {1e-12, 1e-5};    // against f64, and device against device
   Tolerance b16 = {2e-5, 2e-2};
   int samples = 64;                 // elements an input whose gradient is checked by differences
+  bool kernels = true;              // false for sizes at which only the CPU goes another way
 };
 void check_op(const OpCase& c);
 

@@ -1,0 +1,77 @@
+// linear, linear_gelu, matmul.
+#include "op_case.h"
+
+namespace {
+
+struct Size {
+  Shape x;
+  int64_t out;
+};
+const std::vector<Size> sizes{{{1, 1}, 1}, {{7, 33}, 5}, {{2, 3, 7}, 33}, {{4, 8, 16}, 32}};
+
+std::vector<Input> linear_inputs(const Size& size, bool bias, Role role = Role::weight) {
+  std::vector<Input> inputs{{size.x}, {{size.out, size.x[-1]}, normal(0.5), role}};
+  if (bias) inputs.push_back({{size.out}, normal(), role});
+  return inputs;
+}
+
+Tensor bias_of(const Inputs& in) { return in.size() > 2 ? in[2] : Tensor(); }
+Tensor plain(const Inputs& in) { return linear(in[0], in[1], bias_of(in)); }
+Tensor fused(const Inputs& in) { return linear_gelu(in[0], in[1], bias_of(in)); }
+Tensor composed(const Inputs& in) { return gelu(plain(in)); }
+
+// One product for all rows, the bias added by another op.
+Tensor by_matmul(const Inputs& in) {
+  const int64_t n = in[0].dim(-1), out = in[1].dim(0);
+  std::vector<int64_t> dims = in[0].shape().dims();
+  dims.back() = out;
+  const Tensor y = matmul(in[0].view({1, in[0].rows(), n}), in[1].view({1, out, n}), true).view(Shape(dims));
+  return in.size() > 2 ? add_bias(y, in[2]) : y;
+}
+
+}  // namespace
+
+TEST_CASE("ops: linear") {
+  for (const bool bias : {true, false})
+    for (const Size& size : sizes)
+      check_op({.name = str("linear ", size.x, " to ", size.out, bias ? " with bias" : ""), .inputs = linear_inputs(size, bias),
+                .op = plain, .twin = by_matmul});
+  check_op({.name = "linear with f32 weights", .inputs = linear_inputs(sizes[1], true, Role::wide_weight), .op = plain});
+}
+
+TEST_CASE("ops: linear_gelu") {
+  for (const bool bias : {true, false})
+    for (const Size& size : sizes)
+      check_op({.name = str("linear_gelu ", size.x, " to ", size.out, bias ? " with bias" : ""), .inputs = linear_inputs(size, bias),
+                .op = fused, .twin = composed});
+  check_op({.name = "linear_gelu with f32 weights", .inputs = linear_inputs(sizes[1], true, Role::wide_weight), .op = fused});
+}
+
+TEST_CASE("ops: linear and linear_gelu over several blocks of rows") {
+  const Size size{{1100, 3}, 520};   // blocks of 512 rows: two full ones and a rest
+  for (const OpFunction& op : {OpFunction(plain), OpFunction(fused)})
+    check_op({.name = "linear in blocks", .inputs = linear_inputs(size, true), .op = op, .samples = 1, .kernels = false});
+  check_op({.name = "linear in blocks against one product", .inputs = linear_inputs(size, true), .op = plain, .twin = by_matmul,
+            .samples = 1, .kernels = false});
+}
+
+TEST_CASE("ops: matmul") {
+  const std::vector<std::array<int64_t, 4>> extents{{1, 1, 1, 1}, {3, 7, 33, 5}, {2, 33, 1, 7}, {2, 16, 8, 32}};
+  for (const auto& [b, m, k, n] : extents)
+    for (const bool transpose : {false, true})
+      check_op({.name = str("matmul ", b, " x ", m, " x ", k, " x ", n, transpose ? " transposed" : ""),
+                .inputs = {{{b, m, k}}, {transpose ? Shape{b, n, k} : Shape{b, k, n}}},
+                .op = [=](const Inputs& in) { return matmul(in[0], in[1], transpose); }});
+  check_op({.name = "matmul with itself", .inputs = {{{2, 5, 5}}}, .op = [](const Inputs& in) { return matmul(in[0], in[0], false); }});
+  check_op({.name = "Gram matrix", .inputs = {{{2, 5, 7}}}, .op = [](const Inputs& in) { return matmul(in[0], in[0], true); }});
+}
+
+TEST_CASE("ops: products refuse shapes that do not agree") {
+  const Tensor x = Tensor::zeros({2, 3}, DType::f32), w = Tensor::zeros({4, 3}, DType::f32);
+  CHECK_THROWS_WITH_AS(linear(x, Tensor::zeros({4, 2}, DType::f32), {}), doctest::Contains("[linear] x is [2, 3], weight is [4, 2]"), Error);
+  CHECK_THROWS_WITH_AS(linear(x, w, Tensor::zeros({3}, DType::f32)), doctest::Contains("[linear] bias is [3], expected [4]"), Error);
+  CHECK_THROWS_AS(linear_gelu(x, Tensor::zeros({4, 2}, DType::f32), {}), Error);
+  CHECK_THROWS_AS(matmul(x, w, true), Error);
+  CHECK_THROWS_AS(matmul(Tensor::zeros({2, 3, 4}, DType::f32), Tensor::zeros({3, 4, 5}, DType::f32), false), Error);
+  CHECK_THROWS_AS(matmul(Tensor::zeros({2, 3, 4}, DType::f32), Tensor::zeros({2, 4, 5}, DType::f32), true), Error);
+}

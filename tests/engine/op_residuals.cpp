@@ -1,0 +1,156 @@
+// residual and residual_norm, with and without stochastic depth.
+#include "op_case.h"
+
+#include <cmath>
+
+namespace {
+
+const std::vector<Shape> shapes{{1, 2}, {7, 33}, {6, 3, 32}};
+
+DropPath dropping(double rate, int64_t first_sample = 0) {
+  return {.rate = rate, .stream = RandomStream(11, "blocks.0.drop_path"), .step = 3, .first_sample = first_sample};
+}
+
+// The factor of each sample, straight from the stream.
+std::vector<double> factors(const DropPath& drop, int64_t samples) {
+  std::vector<double> out;
+  for (int64_t b = 0; b < samples; b++) {
+    const float u = uniform_from(drop.stream.words(drop.step, uint64_t(drop.first_sample + b), 0)[0]);
+    out.push_back(u < 1 - drop.rate ? 1 / float(1 - drop.rate) : 0);
+  }
+  return out;
+}
+
+// x + drop(alpha * f) out of small ops; the mask is a tensor.
+Tensor by_hand(const Tensor& x, const Tensor& f, const Tensor& alpha, const DropPath& drop) {
+  const std::vector<double> factor = factors(drop, x.dim(0));
+  std::vector<double> mask(x.size());
+  for (int64_t i = 0; i < x.size(); i++) mask[i] = factor[i / (x.size() / x.dim(0))];
+  const Tensor branch = alpha ? multiply_channels(f, alpha) : f;
+  return add(x, multiply(branch, Tensor::from(x.shape(), mask, x.dtype(), x.device())));
+}
+
+std::vector<Input> residual_inputs(const Shape& shape, bool alpha) {
+  std::vector<Input> inputs{{shape, normal(1, 0.5)}, {shape}};
+  if (alpha) inputs.push_back({{shape[-1]}, normal(0.3, 0.5), Role::weight});
+  return inputs;
+}
+
+std::vector<Input> norm_inputs(const Shape& shape, bool alpha) {
+  std::vector<Input> inputs{{shape, normal(1, 0.5)}, {shape}, {{shape[-1]}, normal(0.3, 1), Role::wide_weight},
+                            {{shape[-1]}, normal(0.3), Role::wide_weight}};
+  if (alpha) inputs.push_back({{shape[-1]}, normal(0.3, 0.5), Role::wide_weight});
+  return inputs;
+}
+
+Tensor norm_of(RowNorm norm, const Tensor& x, const Tensor& w, const Tensor& b) {
+  return norm == RowNorm::layer ? layer_norm(x, w, b, 0.1) : center_norm(x, w, b);
+}
+
+OpCase residual_norm_case(const Shape& shape, RowNorm norm, bool alpha, double rate, bool keep_sum) {
+  return {.name = str("residual_norm ", shape, norm == RowNorm::layer ? " layer" : " center", alpha ? " alpha" : "", " rate ", rate,
+                      keep_sum ? " with sum" : ""),
+          .inputs = norm_inputs(shape, alpha),
+          .op = [=](const Inputs& in) {
+            return residual_norm(in[0], in[1], alpha ? in[4] : Tensor(), dropping(rate), norm, in[2], in[3], 0.1, keep_sum);
+          },
+          .twin = [=](const Inputs& in) {
+            const Tensor s = residual(in[0], in[1], alpha ? in[4] : Tensor(), dropping(rate));
+            return Outputs(keep_sum ? s : Tensor(), norm_of(norm, s, in[2], in[3]));
+          },
+          .samples = 24};
+}
+
+// What residual does to the branch of each sample, seen with x = 0 and f = 1.
+std::vector<double> seen_factors(const DropPath& drop, int64_t samples) {
+  const Tensor x = Tensor::zeros({samples, 2, 3}, DType::f32), f = Tensor::full({samples, 2, 3}, 1, DType::f32);
+  const std::vector<double> y = residual(x, f, {}, drop).values();
+  std::vector<double> out;
+  for (int64_t b = 0; b < samples; b++) {
+    out.push_back(y[b * 6]);
+    for (int i = 1; i < 6; i++) CHECK(y[b * 6 + i] == y[b * 6]);
+  }
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("ops: residual") {
+  for (const bool alpha : {false, true})
+    for (const double rate : {0.0, 0.4})
+      for (const Shape& shape : shapes)
+        check_op({.name = str("residual ", shape, alpha ? " alpha" : "", " rate ", rate), .inputs = residual_inputs(shape, alpha),
+                  .op = [=](const Inputs& in) { return residual(in[0], in[1], alpha ? in[2] : Tensor(), dropping(rate)); },
+                  .twin = [=](const Inputs& in) { return by_hand(in[0], in[1], alpha ? in[2] : Tensor(), dropping(rate)); },
+                  .samples = 24});
+  check_op({.name = "residual of a tensor and itself", .inputs = {{{3, 5}}},
+            .op = [](const Inputs& in) { return residual(in[0], in[0], {}, dropping(0.4)); }});
+  check_op({.name = "residual [70, 5, 3], rows for threads", .inputs = residual_inputs({70, 5, 3}, true),
+            .op = [](const Inputs& in) { return residual(in[0], in[1], in[2], dropping(0.4)); }, .samples = 3, .kernels = false});
+}
+
+TEST_CASE("ops: residual_norm") {
+  for (const RowNorm norm : {RowNorm::layer, RowNorm::center})
+    for (const bool keep_sum : {true, false}) {
+      for (const bool alpha : {false, true})
+        for (const double rate : {0.0, 0.4}) check_op(residual_norm_case(shapes[1], norm, alpha, rate, keep_sum));
+      check_op(residual_norm_case(shapes[0], norm, true, 0, keep_sum));
+      check_op(residual_norm_case(shapes[2], norm, true, 0.4, keep_sum));
+    }
+  OpCase large = residual_norm_case({70, 5, 9}, RowNorm::layer, true, 0.4, true);
+  large.samples = 3;
+  large.kernels = false;
+  check_op(large);
+}
+
+TEST_CASE("ops: residual_norm of a tensor and itself") {
+  check_op({.name = "residual_norm of x and x",
+            .inputs = {{{5, 7}}, {{7}, normal(0.3, 1), Role::wide_weight}, {{7}, normal(), Role::wide_weight}},
+            .op = [](const Inputs& in) { return residual_norm(in[0], in[0], {}, {}, RowNorm::layer, in[1], in[2], 0.1, true); },
+            .twin = [](const Inputs& in) {
+              const Tensor s = scale(in[0], 2);
+              return Outputs(s, layer_norm(s, in[1], in[2], 0.1));
+            }});
+}
+
+TEST_CASE("drop path: the fraction that is kept, and the scale") {
+  constexpr int64_t samples = 20000;
+  for (const double rate : {0.1, 0.5, 0.9}) {
+    const std::vector<double> seen = seen_factors(dropping(rate), samples);
+    const double kept = 1 / (1 - rate);
+    int64_t count = 0;
+    for (const double v : seen) {
+      CHECK((v == 0 || v == doctest::Approx(kept).epsilon(1e-6)));
+      count += v != 0;
+    }
+    const double deviation = std::sqrt(rate * (1 - rate) / samples);
+    CHECK(std::abs(double(count) / samples - (1 - rate)) < 4 * deviation);
+  }
+  CHECK(seen_factors(dropping(0), 5) == std::vector<double>(5, 1));
+}
+
+TEST_CASE("drop path: a mask depends on the sample's place in the step's whole batch only") {
+  const std::vector<double> whole = seen_factors(dropping(0.5), 64);
+  for (const int64_t size : {1, 7, 32})
+    for (int64_t begin = 0; begin + size <= 64; begin += size) {
+      const std::vector<double> part = seen_factors(dropping(0.5, begin), size);
+      CHECK(part == std::vector<double>(whole.begin() + begin, whole.begin() + begin + size));
+    }
+  DropPath other_step = dropping(0.5), other_stream = dropping(0.5);
+  other_step.step = 4;
+  other_stream.stream = RandomStream(11, "blocks.1.drop_path");
+  CHECK(seen_factors(other_step, 64) != whole);
+  CHECK(seen_factors(other_stream, 64) != whole);
+}
+
+TEST_CASE("ops: residuals refuse what does not fit") {
+  const Tensor x = Tensor::zeros({2, 3}, DType::f32), w = Tensor::zeros({3}, DType::f32), bad = Tensor::zeros({2}, DType::f32);
+  CHECK_THROWS_WITH_AS(residual(x, bad, {}, {}), doctest::Contains("[residual] x is [2, 3], branch is [2]"), Error);
+  CHECK_THROWS_AS(residual(x, x, bad, {}), Error);
+  CHECK_THROWS_WITH_AS(residual(x, x, {}, {.rate = 1}), doctest::Contains("rate must be in [0, 1)"), Error);
+  CHECK_THROWS_AS(residual(x, x, {}, {.rate = -0.1}), Error);
+  CHECK_THROWS_AS(residual_norm(x, x, {}, {}, RowNorm::layer, bad, w, 1e-5, true), Error);
+  CHECK_THROWS_AS(residual_norm(x, x, bad, {}, RowNorm::layer, w, w, 1e-5, true), Error);
+  const Tensor thin = Tensor::zeros({2, 1}, DType::f32), one = Tensor::zeros({1}, DType::f32);
+  CHECK_THROWS_WITH_AS(residual_norm(thin, thin, {}, {}, RowNorm::center, one, one, 0, true), doctest::Contains("at least 2 channels"), Error);
+}

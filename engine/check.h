@@ -1,5 +1,6 @@
 // check.h: errors. One exception type, messages of the form "[op] what must hold, what was given".
 #pragma once
+#include <source_location>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -33,11 +34,17 @@ template <class... A> std::string str(const A&... parts) {
 // A mistake that a user can make and correct: one line that says what to do.
 template <class... A> [[noreturn]] void fail(Exit exit, const A&... parts) { throw Error(exit, str(parts...)); }
 
-[[noreturn]] inline void check_failed(const char* file, int line, const std::string& what) {
-  const std::string path = file;
-  throw Error(Exit::internal, str(what, " (", path.substr(path.find_last_of('/') + 1), ":", line, ")"));
-}
+// Something that must hold, and where in the source that was said.
+struct Condition {
+  bool holds;
+  std::source_location where;
+  template <class T>
+  Condition(const T& value, std::source_location where = std::source_location::current()) : holds(static_cast<bool>(value)), where(where) {}
+};
 
-// check(a == b, "[linear] x is ", x.shape(), ": last dimensions must agree"). The message is built only on failure.
-#define check(condition, ...) \
-  do { if (!(condition)) check_failed(__FILE__, __LINE__, str(__VA_ARGS__)); } while (0)
+// check(a == b, "[linear] x is ", x.shape(), ": last dimensions must agree"). The text is put together only on failure.
+template <class... A> void check(const Condition& condition, const A&... what) {
+  if (condition.holds) return;
+  const std::string path = condition.where.file_name();
+  throw Error(Exit::internal, str(what..., " (", path.substr(path.find_last_of('/') + 1), ":", condition.where.line(), ")"));
+}

@@ -1,6 +1,8 @@
 // profile.cpp: a stack of ranges a thread; the clock is charged to the innermost one.
 #include "engine/profile.h"
 
+#include "engine/autograd.h"
+
 namespace {
 thread_local Profile* current = nullptr;
 thread_local OpRange* innermost = nullptr;
@@ -45,5 +47,7 @@ OpRange::~OpRange() {
 }
 
 void count_macs(int64_t n) {
-  if (innermost_cost) innermost_cost->macs += n;
+  if (!current || !innermost_cost) return;
+  innermost_cost->macs += n;
+  if (const std::string* layer = running_layer()) current->layer_macs[*layer] += n;
 }

@@ -17,6 +17,7 @@ class Profile {
   ~Profile();
   Profile(const Profile&) = delete;
   std::map<std::string, OpCost> table;
+  std::map<std::string, int64_t> layer_macs;   // by the layer that was running
   int64_t macs() const;
 
  private:

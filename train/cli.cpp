@@ -14,7 +14,6 @@
 #include "train/presets.h"
 #include "train/recipe.h"
 
-#undef check  // CLI11 has methods of this name; this file needs only fail()
 
 namespace {
 
@@ -149,8 +148,12 @@ void CommandLine::add_using() {
 void CommandLine::add_looking() {
   auto [inspect, inspected] = add(app, "inspect", "Show the tables of a run in the terminal", commands.inspect);
   add_argument(inspect, "RUN", inspected->run, "Run folder");
-  add_json(inspect, inspected->json);
-  inspect->footer("Example:\n  lipsgrad inspect runs/quickstart");
+  inspect->add_option("--sort", inspected->show.sort, "Layers by: bound, norm or name")->check(CLI::IsMember({"bound", "norm", "name"}));
+  add_text(inspect, "--filter", inspected->show.filter, "TEXT", "Only layers and heads whose name matches, a regular expression or plain text");
+  inspect->add_option("--step", inspected->show.step, "The row at or before this step; the last one unless given")->type_name("N");
+  inspect->add_option("--limit", inspected->show.limit, "Rows of each table; 0 for all")->type_name("N");
+  add_json(inspect, inspected->show.json);
+  inspect->footer("Examples:\n  lipsgrad inspect runs/quickstart\n  lipsgrad inspect runs/quickstart --filter attn --sort norm --step 500");
 
   auto [report, reported] = add(app, "report", "Write one page that shows runs side by side", commands.report);
   add_argument(report, "RUN", reported->runs, "Run folders");

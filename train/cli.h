@@ -9,7 +9,7 @@ struct Commands {
   std::function<int(const TrainOptions&)> train;
   std::function<int(const EvalOptions&)> eval;
   std::function<int(const PredictOptions&)> predict;
-  std::function<int(const InspectOptions&)> inspect;
+  std::function<int(const InspectCommand&)> inspect;
   std::function<int(const ReportOptions&)> report;
   std::function<int(const SummaryOptions&)> summary;
   std::function<int(const ForwardOptions&)> forward;

@@ -3,6 +3,8 @@
 #include <string>
 #include <vector>
 
+#include "train/inspect.h"
+
 // RECIPE is everywhere a recipe file or a preset's name; `set` holds its SECTION.KEY=VALUE overrides.
 // Each function returns the exit code, prints its result on stdout, and throws Error for what it refuses.
 
@@ -32,11 +34,11 @@ struct PredictOptions {
 };
 int run_predict(const PredictOptions& options);
 
-struct InspectOptions {
+struct InspectCommand {
   std::string run;
-  bool json = false;
+  InspectOptions show;
 };
-int run_inspect(const InspectOptions& options);
+int run_inspect(const InspectCommand& options);
 
 struct ReportOptions {
   std::vector<std::string> runs;

@@ -1,0 +1,68 @@
+// command_summary.cpp: `lipsgrad summary`: the layers of a recipe's model, with shapes, parameters, multiply-adds and bounds.
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "train/commands.h"
+#include "train/ledger.h"
+#include "train/load_model.h"
+
+namespace {
+
+int64_t parameters_below(const ParameterStore& store, const std::string& layer) {
+  int64_t n = 0;
+  for (const ParameterInfo& info : store.parameters())
+    if (info.name.starts_with(layer + ".")) n += info.size();
+  return n;
+}
+
+}  // namespace
+
+int run_summary(const SummaryOptions& options) {
+  Recipe recipe = load_recipe(options.recipe, options.set);
+  Training training(recipe, false);
+  training.norms->iterate(training.workers, 30);
+  const ParameterStore& store = training.model->store;
+
+  // One image through the model, for shapes and counts.
+  const int64_t side = recipe.model.img_size / recipe.model.patch_size;
+  const Tensor patches = Tensor::zeros({1, side * side, int64_t(recipe.model.in_chans) * recipe.model.patch_size * recipe.model.patch_size},
+                                       recipe_dtype(recipe));
+  std::vector<LayerTrace> shapes;
+  Mode mode;
+  mode.trace = &shapes;
+  Profile profile;
+  training.model->forward(patches, mode);
+  const int64_t macs = profile.macs();
+  const BoundTrace bounds = bound_model(training);
+  const Bound& network = bounds.layers.back().bound;
+
+  nlohmann::json json{{"parameters", store.count()}, {"macs", macs}, {"heads", training.model->heads()},
+                      {"bound", {{"kind", name_of(network.kind)}, {"blame", network.blame}}}};
+  json["bound"]["l2"] = network.kind == BoundKind::unbounded ? nlohmann::json() : nlohmann::json(network.lipschitz);
+  int64_t decayed = 0;
+  for (const ParameterInfo& info : store.parameters()) decayed += info.decays() ? info.size() : 0;
+  json["parameters_decayed"] = decayed;
+  if (!options.json) fmt::print("{:<28}{:<20}{:>14}{:>16}{:>14}\n", "layer", "output", "parameters", "MACs", "bound");
+  for (const LayerTrace& layer : shapes) {
+    double bound = NAN;
+    for (const auto& b : bounds.layers)
+      if (b.name == layer.name) bound = b.bound.lipschitz;
+    int64_t layer_macs = 0;
+    for (const auto& [name, n] : profile.layer_macs)
+      if (name == layer.name || name.starts_with(layer.name + ".")) layer_macs += n;
+    const int64_t parameters = parameters_below(store, layer.name);
+    if (!options.json)
+      fmt::print("{:<28}{:<20}{:>14}{:>16}{:>14.6g}\n", layer.name, str(layer.out), fmt::format("{:L}", parameters), layer_macs, bound);
+    json["layers"].push_back({{"name", layer.name}, {"output", layer.out.dims()}, {"parameters", parameters}, {"macs", layer_macs},
+                              {"bound", std::isfinite(bound) ? nlohmann::json(bound) : nlohmann::json()}});
+  }
+  if (options.json) {
+    fmt::print("{}\n", json.dump());
+    return int(Exit::ok);
+  }
+  fmt::print("\nparameters  {} ({} with weight decay, {} with little)\nMACs        {} for one image ({:.3f} G)\nheads       {}\n", store.count(),
+             decayed, store.count() - decayed, macs, double(macs) / 1e9, training.model->heads());
+  if (network.kind == BoundKind::unbounded) fmt::print("bound       unbounded at initialisation: {} has none\n", network.blame);
+  else fmt::print("bound       {:.6g} at initialisation ({}, l2, normalised pixels to logits)\n", network.lipschitz, name_of(network.kind));
+  return int(Exit::ok);
+}

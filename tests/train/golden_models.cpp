@@ -16,6 +16,7 @@ Recipe golden_recipe(const SafetensorsFile& file, const std::string& dtype) {
                                "model.drop_path_rate=0"};
   for_each_key(Recipe::defaults(), [&](const Key& key, const auto&) {
     const auto it = config.find(key.name);
+    if (key.name == "alpha" && config.at("residual") == "plain") return;   // a plain residual has none
     if (it != config.end() && (key.section == "model" || key.section == "parts")) set.push_back(key.path() + "=" + it->second);
   });
   return parse_recipe("", "golden", set);

@@ -63,7 +63,7 @@ void DurableFile::commit() {
   if (closed != 0) fail_writing(path, errno);
   if (std::rename(temporary.c_str(), path.c_str()) != 0) fail_writing(path, errno);
   temporary.clear();
-  // The rename itself is durable only when the folder is. Some file systems cannot sync a folder (EINVAL): not an error.
+  // The rename itself is durable only when the folder is. A file system that cannot sync a folder says EINVAL.
   const int folder = open(folder_of(path).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (folder < 0) return;  // a folder that may be written to but not read
   const int synced = fsync(folder);

@@ -1,4 +1,4 @@
-// safetensors.h: the file format of weights and tensors, read from a memory map and written so that it is whole or absent.
+// safetensors.h: the file format of weights and tensors, read from a memory map and written whole or not at all.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -15,7 +15,7 @@ struct SafetensorsEntry {
 };
 
 // An open file. The entries point into its memory map, so they live as long as it does.
-// Throws Error(Exit::no_input) where the file cannot be read, Error(Exit::bad_data) where any of it is not as the format says.
+// Throws Error(Exit::no_input) where the file cannot be read, Error(Exit::bad_data) where it breaks the format.
 class SafetensorsFile {
  public:
   explicit SafetensorsFile(const std::string& path);

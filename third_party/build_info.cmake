@@ -1,4 +1,5 @@
-# cmake -P build_info.cmake OUTPUT SOURCE_DIR COMPILER BUILD_TYPE FLAGS: writes the values of train/build_info.h, if they changed.
+# cmake -P build_info.cmake OUTPUT SOURCE_DIR COMPILER BUILD_TYPE FLAGS: writes the values
+# of train/build_info.h, if they changed.
 find_program(GIT git)
 set(version "")
 if(GIT)

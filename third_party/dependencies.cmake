@@ -20,5 +20,6 @@ find_library(STB_LIBRARY stb REQUIRED)
 add_library(stb::stb INTERFACE IMPORTED)
 target_include_directories(stb::stb INTERFACE ${STB_INCLUDE})
 target_link_libraries(stb::stb INTERFACE ${STB_LIBRARY})
-find_file(DYGRAPHS_JS dygraph.min.js PATHS /usr/share/javascript/dygraphs REQUIRED)     # libjs-dygraphs: the report's charts
+# libjs-dygraphs: the charts of the report, built into the binary.
+find_file(DYGRAPHS_JS dygraph.min.js PATHS /usr/share/javascript/dygraphs REQUIRED)
 find_file(DYGRAPHS_CSS dygraph.min.css PATHS /usr/share/javascript/dygraphs REQUIRED)

@@ -9,4 +9,6 @@ foreach(i RANGE 4 ${last})
   string(REGEX REPLACE "(/[/*])# sourceMappingURL=[^\n]*" "" text "${text}")
   string(APPEND entries "  if (name == \"${name}\") return R\"embedded(${text})embedded\";\n")
 endforeach()
-file(WRITE "${output}" "#include \"train/report.h\"\n\nstd::string_view report_asset(std::string_view name) {\n${entries}  return {};\n}\n")
+file(WRITE "${output}"
+  "#include \"train/report.h\"\n\nstd::string_view report_asset(std::string_view name) {\n"
+  "${entries}  return {};\n}\n")

@@ -131,8 +131,8 @@ CsvData read_csv(const fs::path& path, const std::vector<std::string>& text_colu
       const char* const end = cells[c].data() + cells[c].size();
       const auto result = std::from_chars(cells[c].data(), end, value);
       if (!cells[c].empty() && (result.ec == std::errc::invalid_argument || result.ptr != end)) {
-        fail(Exit::bad_data, path.string(), " line ", records.line(), ", column ", data.columns[c].name, ": '", cells[c],
-             "' is not a number");
+        fail(Exit::bad_data, path.string(), " line ", records.line(), ", column ", data.columns[c].name, ": '",
+             cells[c], "' is not a number");
       }
       data.columns[c].numbers.push_back(value);
     }

@@ -6,7 +6,8 @@
 #include <string_view>
 #include <vector>
 
-// The records of a CSV file, one after the other. A last line without its newline is still being written: it is not one.
+// The records of a CSV file, one after the other. A last line without its newline is still being
+// written and is not one.
 class CsvRecords {
  public:
   explicit CsvRecords(const std::filesystem::path& path);
@@ -14,7 +15,7 @@ class CsvRecords {
   ~CsvRecords();
 
   bool next(std::vector<std::string_view>& cells);   // valid until the next call
-  std::int64_t start() const { return start_; }      // byte where the record begins; after the last: where the next would
+  std::int64_t start() const { return start_; }      // byte where it begins; after the last, where the next would
   long line() const { return line_; }                // line on which the record begins, from 1
 
  private:

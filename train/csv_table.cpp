@@ -42,7 +42,8 @@ std::int64_t end_of_kept_rows(CsvRecords& records, const fs::path& path, std::si
     const std::string_view text = cells[step_column];
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), step);
     if (error != std::errc() || end != text.data() + text.size()) {
-      fail(Exit::bad_data, path.string(), " line ", records.line(), ": step is '", text, "', and must be a whole number");
+      fail(Exit::bad_data, path.string(), " line ", records.line(), ": step is '", text,
+           "', and must be a whole number");
     }
     if (step >= first_step) return records.start();
   }
@@ -73,7 +74,8 @@ CsvTable CsvTable::resume(const fs::path& path, std::vector<std::string> columns
   const std::vector<std::string> there(header.begin(), header.end());
   if (has_header && there != columns) fail_on_columns(path, there, columns);
   const std::int64_t kept =
-      has_header ? end_of_kept_rows(records, path, static_cast<std::size_t>(step_column), columns.size(), first_step) : 0;
+      has_header ? end_of_kept_rows(records, path, static_cast<std::size_t>(step_column), columns.size(), first_step)
+                 : 0;
 
   CsvTable table(AppendFile(path, AppendFile::Open::existing), std::move(columns));
   if (kept < table.file_.size()) table.file_.truncate(kept);
@@ -124,7 +126,8 @@ CsvTable& CsvTable::add_all(std::span<const double> values) {
 }
 
 void CsvTable::end_row() {
-  check(cells_ == columns_.size(), "[csv] a row of ", file_.path().string(), " has ", columns_.size(), " cells, got ", cells_);
+  check(cells_ == columns_.size(), "[csv] a row of ", file_.path().string(), " has ", columns_.size(), " cells, got ",
+        cells_);
   row_ += '\n';
   cells_ = 0;
   file_.append(row_);

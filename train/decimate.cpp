@@ -32,7 +32,8 @@ using Points = std::pair<double, double>;
 }  // namespace
 
 std::vector<double> thin_steps(const std::vector<double>& steps, std::size_t most) {
-  return thin(steps, most, [&](std::size_t begin, std::size_t end) { return Points(steps[begin], steps[(begin + end) / 2]); });
+  return thin(steps, most,
+              [&](std::size_t begin, std::size_t end) { return Points(steps[begin], steps[(begin + end) / 2]); });
 }
 
 std::vector<double> thin_extremes(const std::vector<double>& values, std::size_t most) {

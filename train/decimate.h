@@ -3,8 +3,9 @@
 #include <cstddef>
 #include <vector>
 
-// At most `most` rows stay as they are. Of more, the first and the last stay, and between them each bucket of rows becomes
-// two points: its lowest and highest value in the order they came. A bucket with nan or inf keeps one such and its highest.
+// At most `most` rows stay as they are. Of more, the first and the last stay, and between them each bucket of rows
+// becomes two points: its lowest and highest value in the order they came. A bucket with nan or inf keeps one such and
+// its highest.
 std::vector<double> thin_steps(const std::vector<double>& steps, std::size_t most);
 std::vector<double> thin_extremes(const std::vector<double>& values, std::size_t most);
 std::vector<double> thin_means(const std::vector<double>& values, std::size_t most);   // the bucket's mean, twice

@@ -21,8 +21,9 @@ void sync_path(const std::filesystem::path& path);
 // mkdir -p that survives a power loss.
 void make_folders(const std::filesystem::path& folder);
 
-// A sealed folder has a manifest.json with the size and CRC-32 of each of its files. The manifest is written last, after
-// every file has reached the disk, and removed first: a folder without one was being written or removed, and does not count.
+// A sealed folder has a manifest.json with the size and CRC-32 of each of its files. The manifest is written last,
+// after every file has reached the disk, and removed first: a folder without one was being written or removed, and
+// does not count.
 void seal_folder(const std::filesystem::path& folder);
 bool is_sealed(const std::filesystem::path& folder);            // manifest readable, all files there with their sizes
 void verify_sealed(const std::filesystem::path& folder);        // reads every byte; an Error names the damaged file

@@ -66,8 +66,9 @@ void add_session(const RunPaths& paths, const json& session) {
     environment = json::parse(read_file(paths.environment()), nullptr, /*allow_exceptions=*/false);
   }
   if (!environment.is_object()) environment = json::object();   // a damaged note about the past does not stop a run
-  if (!environment.contains("sessions") || !environment["sessions"].is_array()) environment["sessions"] = json::array();
-  environment["sessions"].push_back(session);
+  json& sessions = environment["sessions"];
+  if (!sessions.is_array()) sessions = json::array();
+  sessions.push_back(session);
   const std::string text = environment.dump(1, ' ', false, json::error_handler_t::replace);
   write_file_atomically(paths.environment(), text + "\n");
 }

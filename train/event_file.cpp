@@ -64,7 +64,8 @@ std::filesystem::path new_file_name(const std::filesystem::path& folder) {
   static std::atomic<int> count = 0;
   char host[256] = "localhost";
   ::gethostname(host, sizeof host - 1);
-  return folder / fmt::format("events.out.tfevents.{:010}.{}.{}.{}", static_cast<std::int64_t>(now()), host, ::getpid(), count++);
+  return folder / fmt::format("events.out.tfevents.{:010}.{}.{}.{}", static_cast<std::int64_t>(now()), host,
+                              ::getpid(), count++);
 }
 
 constexpr std::size_t flush_bytes = 1 << 20;

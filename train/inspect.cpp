@@ -120,9 +120,11 @@ void sort_layers(std::vector<Layer>& layers, const std::string& by) {
   if (by == "name") {
     std::stable_sort(layers.begin(), layers.end(), [](const Layer& a, const Layer& b) { return a.name < b.name; });
   } else if (by == "norm") {
-    std::stable_sort(layers.begin(), layers.end(), [](const Layer& a, const Layer& b) { return above(a.spectral_norm, b.spectral_norm); });
+    std::stable_sort(layers.begin(), layers.end(),
+                     [](const Layer& a, const Layer& b) { return above(a.spectral_norm, b.spectral_norm); });
   } else if (by == "bound") {
-    std::stable_sort(layers.begin(), layers.end(), [](const Layer& a, const Layer& b) { return above(a.bound, b.bound); });
+    std::stable_sort(layers.begin(), layers.end(),
+                     [](const Layer& a, const Layer& b) { return above(a.bound, b.bound); });
   } else {
     fail(Exit::usage, "--sort is bound, norm or name, not '", by, "'");
   }
@@ -136,7 +138,8 @@ std::vector<Head> heads_of(const RunTables& run, const InspectOptions& options) 
   if (!row) return heads;
   for (const CsvColumn& column : run.entropy.columns) {
     if (column.name == "step" || !filter.keeps(column.name)) continue;
-    Head head{.name = column.name, .layer = layer_of_head(column.name), .entropy = column.numbers[*row], .history = {}};
+    Head head{
+        .name = column.name, .layer = layer_of_head(column.name), .entropy = column.numbers[*row], .history = {}};
     head.most = run.entropy_max(head.layer);
     double top = head.most;
     if (std::isnan(top)) {
@@ -185,7 +188,8 @@ std::string as_json(const RunTables& run, const InspectOptions& options, const s
   }
   out["heads"] = json::array();
   for (const Head& head : heads) {
-    out["heads"].push_back({{"name", head.name}, {"entropy", or_null(head.entropy)}, {"entropy_max", or_null(head.most)}});
+    out["heads"].push_back(
+        {{"name", head.name}, {"entropy", or_null(head.entropy)}, {"entropy_max", or_null(head.most)}});
   }
   return out.dump(1, ' ', false, json::error_handler_t::replace) + "\n";
 }
@@ -197,17 +201,21 @@ std::string number(double value) {
 }
 
 std::string overview_text(const json& all) {
-  const auto show = [&](const char* key) { return all[key].is_number() ? number(all[key].get<double>()) : std::string("-"); };
+  const auto show = [&](const char* key) {
+    return all[key].is_number() ? number(all[key].get<double>()) : std::string("-");
+  };
   const std::string kind = all["bound_kind"], blame = all["bound_blame"];
   std::string bound = show("bound") + (kind.empty() ? "" : " (" + kind + ")");
   if (kind == "unbounded") bound = "unbounded, because of " + (blame.empty() ? "an unnamed layer" : blame);
   const bool not_finite = all["step"].is_number() && !all["loss"].is_number();
   std::string text = fmt::format("{}\n", all["run"].get<std::string>());
-  text += fmt::format("  step {}   epoch {}   images {}\n", all["step"].is_number() ? fmt::format("{}", all["step"].get<double>()) : "-",
-                      show("epoch"), all["samples"].is_number() ? fmt::format("{}", all["samples"].get<double>()) : "-");
-  text += fmt::format("  loss {}   lr {}   gradient norm {}   {} images/s\n", not_finite ? "not a number" : show("loss"), show("lr"),
-                      show("grad_norm"), show("images_per_s"));
-  text += fmt::format("  evaluation (epoch {}): loss {}   top-1 {}   top-5 {}\n", show("eval_epoch"), show("eval_loss"), show("top1"), show("top5"));
+  text += fmt::format("  step {}   epoch {}   images {}\n",
+                      all["step"].is_number() ? fmt::format("{}", all["step"].get<double>()) : "-", show("epoch"),
+                      all["samples"].is_number() ? fmt::format("{}", all["samples"].get<double>()) : "-");
+  text += fmt::format("  loss {}   lr {}   gradient norm {}   {} images/s\n",
+                      not_finite ? "not a number" : show("loss"), show("lr"), show("grad_norm"), show("images_per_s"));
+  text += fmt::format("  evaluation (epoch {}): loss {}   top-1 {}   top-5 {}\n", show("eval_epoch"),
+                      show("eval_loss"), show("top1"), show("top5"));
   text += fmt::format("  network bound {}\n", bound);
   const auto events = all["events"].get<std::size_t>();
   if (events > 0) text += fmt::format("  {} event{} in events.csv\n", events, events == 1 ? "" : "s");
@@ -233,7 +241,8 @@ std::string layers_text(const std::vector<Layer>& layers, const InspectOptions& 
   std::string text = fmt::format("\n  {:<{}}  {:>12}  {:>13}  {}\n", "layer", width, "bound", "spectral norm", "kind");
   for (std::size_t i = 0; i < shown; i++) {
     const Layer& layer = layers[i];
-    text += fmt::format("  {:<{}}  {:>12}  {:>13}  {}\n", layer.name, width, number(layer.bound), number(layer.spectral_norm), layer.kind);
+    text += fmt::format("  {:<{}}  {:>12}  {:>13}  {}\n", layer.name, width, number(layer.bound),
+                        number(layer.spectral_norm), layer.kind);
   }
   return text + rest_text(layers.size(), options.limit);
 }
@@ -256,7 +265,8 @@ std::string heads_text(const std::vector<Head>& heads, const InspectOptions& opt
 std::string inspect_run(const std::filesystem::path& path, const InspectOptions& options) {
   const RunTables run = read_run(path);
   if (options.step && run.steps.rows > 0 && !row_at(run.steps, options.step)) {
-    fail(Exit::usage, "--step ", *options.step, " is before the first step of ", path.string(), ", ", run.steps.numbers("step")[0]);
+    fail(Exit::usage, "--step ", *options.step, " is before the first step of ", path.string(), ", ",
+         run.steps.numbers("step")[0]);
   }
   std::vector<Layer> layers = layers_of(run, options);
   sort_layers(layers, options.sort);

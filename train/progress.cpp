@@ -76,8 +76,9 @@ std::string clock_text(double seconds) {
 }
 
 std::string plain_progress(const ProgressLine& line) {
-  return fmt::format("{}: {:.0f}% {}/{} [{}<{}{}{}]", line.title, std::floor(100 * fraction_of(line)), line.done, line.total,
-                     clock_text(line.elapsed), clock_text(line.remaining), line.postfix.empty() ? "" : ", ", line.postfix);
+  return fmt::format("{}: {:.0f}% {}/{} [{}<{}{}{}]", line.title, std::floor(100 * fraction_of(line)), line.done,
+                     line.total, clock_text(line.elapsed), clock_text(line.remaining),
+                     line.postfix.empty() ? "" : ", ", line.postfix);
 }
 
 std::string progress_bar(const ProgressLine& line, int columns, bool unicode) {

@@ -26,11 +26,12 @@ class Progress {
   explicit Progress(std::FILE* out = stderr);
   ~Progress();
 
-  // `total` units, of which `done` were there before this process began (a resumed run): the rate counts only the rest.
+  // `total` units, of which `done` were there before this process began (a resumed run): the rate is of
+  // the rest.
   void start(std::string title, std::int64_t total, std::int64_t done = 0);
   void title(std::string title);
   void update(std::int64_t done, std::string postfix);    // cheap when it is too early to draw again
-  bool wants_update() const;                              // lets the caller build the postfix only when it will be shown
+  bool wants_update() const;                              // so that the postfix is made only when it will be shown
   void finish();                                          // draws the last state and goes to a new line
   void log(std::string_view line);                        // a line above the bar; from any thread
 

@@ -145,7 +145,9 @@ json best(const CsvData& epochs, const char* name, bool highest) {
 json events_list(const CsvData& events) {
   json list = json::array();
   for (std::size_t i = 0; i < events.rows; i++) {
-    const auto text = [&](const char* name) { return i < events.texts(name).size() ? events.texts(name)[i] : std::string(); };
+    const auto text = [&](const char* name) {
+      return i < events.texts(name).size() ? events.texts(name)[i] : std::string();
+    };
     const auto& at = events.numbers("step");
     list.push_back({i < at.size() ? number(at[i]) : json(), text("kind"), text("layer"), text("message")});
   }

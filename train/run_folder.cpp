@@ -23,7 +23,8 @@ int lock_folder(const fs::path& root) {
   if (descriptor < 0) fail_with_errno(errno, "open", root);
   if (::flock(descriptor, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
     ::close(descriptor);
-    fail(Exit::cannot_create, root.string(), " is being written by another lipsgrad: wait for it, or choose another folder with --run");
+    fail(Exit::cannot_create, root.string(),
+         " is being written by another lipsgrad: wait for it, or choose another folder with --run");
   }
   return descriptor;   // a file system without locks is trusted
 }
@@ -61,7 +62,8 @@ RunFolder RunFolder::create(const fs::path& root) {
   make_folders(root);
   RunFolder run(root, lock_folder(root));
   if (run.paths.holds_run()) {
-    fail(Exit::cannot_create, root.string(), " already holds a run: continue it with --resume, or choose another folder with --run");
+    fail(Exit::cannot_create, root.string(),
+         " already holds a run: continue it with --resume, or choose another folder with --run");
   }
   make_folders(run.paths.checkpoints());
   return run;

@@ -14,7 +14,7 @@ struct RunPaths {
 
   std::filesystem::path recipe() const { return root / "recipe.toml"; }             // what was run, fully resolved
   std::filesystem::path environment() const { return root / "environment.json"; }   // where and with what
-  std::filesystem::path ledger() const { return root / "ledger.json"; }             // layers, and the most their heads' entropy can be
+  std::filesystem::path ledger() const { return root / "ledger.json"; }             // what the layers are
   std::filesystem::path steps() const { return root / "steps.csv"; }                // one row a step
   std::filesystem::path lipschitz() const { return root / "lipschitz.csv"; }
   std::filesystem::path norms() const { return root / "norms.csv"; }
@@ -46,7 +46,7 @@ class RunFolder {
   int lock_;
 };
 
-// This machine, this binary, this command: one session of a run. The caller adds what it alone knows (threads, device).
+// This machine, this binary, this command: one session of a run. The caller adds what it alone knows.
 nlohmann::json describe_session(std::span<const char* const> command_line, std::int64_t first_step);
 
 // environment.json: {"sessions": [...]}, one more with every resume.

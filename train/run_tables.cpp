@@ -22,8 +22,12 @@ json read_json(const fs::path& path) {
 
 RunTables read_run(const fs::path& root) {
   const RunPaths paths{root};
-  if (!fs::is_directory(root)) fail(Exit::no_input, root.string(), " is not a folder: name a run, such as runs/quickstart");
-  if (!paths.holds_run()) fail(Exit::no_input, root.string(), " holds no run: neither recipe.toml nor steps.csv is in it");
+  if (!fs::is_directory(root)) {
+    fail(Exit::no_input, root.string(), " is not a folder: name a run, such as runs/quickstart");
+  }
+  if (!paths.holds_run()) {
+    fail(Exit::no_input, root.string(), " holds no run: neither recipe.toml nor steps.csv is in it");
+  }
   const fs::path named = fs::weakly_canonical(root / "");
   return {
       .paths = paths,

@@ -66,10 +66,14 @@ void verify_sealed(const fs::path& folder) {
   if (files.is_null()) fail(Exit::bad_data, folder.string(), " is not complete: it has no valid ", manifest_name);
   for (const auto& [name, entry] : files.items()) {
     const fs::path file = folder / name;
-    if (!fs::is_regular_file(file)) fail(Exit::bad_data, file.string(), " is missing, and ", manifest_name, " lists it");
+    if (!fs::is_regular_file(file)) {
+      fail(Exit::bad_data, file.string(), " is missing, and ", manifest_name, " lists it");
+    }
     const bool same = fs::file_size(file) == entry["bytes"].get<std::uintmax_t>() &&
                       crc32_of_file(file) == entry["crc32"].get<unsigned long>();
-    if (!same) fail(Exit::bad_data, file.string(), " is damaged: its bytes are not those that ", manifest_name, " lists");
+    if (!same) {
+      fail(Exit::bad_data, file.string(), " is damaged: its bytes are not those that ", manifest_name, " lists");
+    }
   }
 }
 

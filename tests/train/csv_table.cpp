@@ -20,7 +20,8 @@ namespace {
 const std::vector<std::string> columns{"step", "loss", "layers.0.norm, \"odd\"", "kind"};
 
 void write_rows(CsvTable& table, int from, int to) {
-  for (int step = from; step < to; step++) table.add(step).add(1.0f / float(step + 3)).add(std::exp(double(step))).add("a\nb").end_row();
+  for (int step = from; step < to; step++)
+    table.add(step).add(1.0f / float(step + 3)).add(std::exp(double(step))).add("a\nb").end_row();
 }
 
 Exit exit_of(const std::function<void()>& work) {
@@ -44,8 +45,9 @@ TEST_CASE("csv: numbers come back to the bit, texts to the letter") {
   table.add(3).add(std::nan("")).add(-std::nan("")).add("plain").end_row();
   table.add(4).add(5e-324).add(1.7976931348623157e308).add("").end_row();
 
-  CHECK(read_file(path) == "step,loss,\"layers.0.norm, \"\"odd\"\"\",kind\n1,0.1,0.3333333333333333,\"x,\"\"y\"\"\nz\"\n2,inf,-inf,\n"
-                           "3,nan,nan,plain\n4,5e-324,1.7976931348623157e+308,\n");
+  CHECK(read_file(path) ==
+        "step,loss,\"layers.0.norm, \"\"odd\"\"\",kind\n1,0.1,0.3333333333333333,\"x,\"\"y\"\"\nz\"\n2,inf,-inf,\n"
+        "3,nan,nan,plain\n4,5e-324,1.7976931348623157e+308,\n");
   const CsvData data = read_csv(path, {"kind"});
   REQUIRE(data.rows == 4);
   CHECK(data.columns[2].name == columns[2]);

@@ -85,13 +85,16 @@ TEST_CASE("append file: a row that does not fit is taken back whole") {
 }
 
 TEST_CASE("durable file: what errno means to the user") {
-  const auto exit_for = [](int code, const char* doing) { return exit_of([&] { fail_with_errno(code, doing, "f"); }); };
+  const auto exit_for = [](int code, const char* doing) {
+    return exit_of([&] { fail_with_errno(code, doing, "f"); });
+  };
   CHECK(exit_for(ENOSPC, "write") == Exit::io);
   CHECK(exit_for(EIO, "write") == Exit::io);
   CHECK(exit_for(EACCES, "create") == Exit::cannot_create);
   CHECK(exit_for(EACCES, "read") == Exit::no_input);
   CHECK(exit_for(EROFS, "create") == Exit::cannot_create);
-  CHECK_THROWS_WITH_AS(fail_with_errno(ENOSPC, "write", "runs/a/steps.csv"), doctest::Contains("disk full: could not write runs/a/steps.csv"), Error);
+  CHECK_THROWS_WITH_AS(fail_with_errno(ENOSPC, "write", "runs/a/steps.csv"),
+                       doctest::Contains("disk full: could not write runs/a/steps.csv"), Error);
   CHECK(exit_of([] { read_file("/nowhere/at/all"); }) == Exit::no_input);
   CHECK(exit_of([] { make_folders("/dev/null/x"); }) == Exit::cannot_create);
 }

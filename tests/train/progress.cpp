@@ -8,7 +8,12 @@
 
 namespace {
 
-const ProgressLine line{.title = "epoch 3/20", .done = 820, .total = 2000, .elapsed = 83, .remaining = 121.4, .postfix = "312 images/s, loss=0.5321"};
+const ProgressLine line{.title = "epoch 3/20",
+                        .done = 820,
+                        .total = 2000,
+                        .elapsed = 83,
+                        .remaining = 121.4,
+                        .postfix = "312 images/s, loss=0.5321"};
 
 }  // namespace
 
@@ -22,8 +27,10 @@ TEST_CASE("progress: clock") {
 
 TEST_CASE("progress: the bar fits the terminal") {
   CHECK(plain_progress(line) == "epoch 3/20: 41% 820/2000 [01:23<02:01, 312 images/s, loss=0.5321]");
-  CHECK(progress_bar(line, 79, false) == "epoch 3/20:  41%|####1     | 820/2000 [01:23<02:01, 312 images/s, loss=0.5321]");
-  CHECK(progress_bar(line, 79, true) == "epoch 3/20:  41%|████      | 820/2000 [01:23<02:01, 312 images/s, loss=0.5321]");
+  CHECK(progress_bar(line, 79, false) ==
+        "epoch 3/20:  41%|####1     | 820/2000 [01:23<02:01, 312 images/s, loss=0.5321]");
+  CHECK(progress_bar(line, 79, true) ==
+        "epoch 3/20:  41%|████      | 820/2000 [01:23<02:01, 312 images/s, loss=0.5321]");
   CHECK(progress_bar(line, 30, false).size() == 29);
   CHECK(progress_bar(ProgressLine{.title = "eval", .postfix = {}}, 60, false).find("eval:   0%|") == 0);
 }

@@ -87,7 +87,8 @@ TEST_CASE("report: one page of a whole run, with nothing from elsewhere") {
 
 TEST_CASE("report: runs that diverged, ended at once, were never evaluated or have no bound") {
   const TestFolder folder("odd");
-  write_synthetic_run(folder.path / "diverged", {.steps = 600, .diverges_at = 350, .unbounded = true, .lr = 1e-2, .seed = 2});
+  write_synthetic_run(folder.path / "diverged",
+                      {.steps = 600, .diverges_at = 350, .unbounded = true, .lr = 1e-2, .seed = 2});
   write_synthetic_run(folder.path / "one_row", {.steps = 1});
   write_synthetic_run(folder.path / "no_eval", {.steps = 300, .evaluated = false});
   RunFolder::create(folder.path / "empty");
@@ -115,7 +116,8 @@ TEST_CASE("report: text of a run cannot end the script it travels in; a bound to
 
 TEST_CASE("report: what is not a run is named") {
   const TestFolder folder("none");
-  CHECK_THROWS_WITH_AS(write_report({folder.path / "nowhere"}, folder.path / "r.html"), doctest::Contains("is not a folder"), Error);
+  CHECK_THROWS_WITH_AS(write_report({folder.path / "nowhere"}, folder.path / "r.html"),
+                       doctest::Contains("is not a folder"), Error);
   CHECK_THROWS_WITH_AS(write_report({folder.path}, folder.path / "r.html"), doctest::Contains("holds no run"), Error);
 }
 
@@ -145,6 +147,8 @@ TEST_CASE("inspect: overview, layers and heads, as text and as JSON") {
   const std::string lost = inspect_run(folder.path / "b", {});
   CHECK(lost.find("loss not a number") != lost.npos);
   CHECK(lost.find("unbounded, because of layers.0.blocks.0.attn") != lost.npos);
-  CHECK_THROWS_WITH_AS(inspect_run(folder.path / "a", {.sort = "size"}), doctest::Contains("bound, norm or name"), Error);
-  CHECK_THROWS_WITH_AS(inspect_run(folder.path / "a", {.step = -5}), doctest::Contains("before the first step"), Error);
+  CHECK_THROWS_WITH_AS(inspect_run(folder.path / "a", {.sort = "size"}), doctest::Contains("bound, norm or name"),
+                       Error);
+  CHECK_THROWS_WITH_AS(inspect_run(folder.path / "a", {.step = -5}), doctest::Contains("before the first step"),
+                       Error);
 }

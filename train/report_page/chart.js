@@ -19,7 +19,8 @@ function faded(colour, alpha) {
   const probe = document.createElement("canvas").getContext("2d");
   probe.fillStyle = colour;
   const hex = probe.fillStyle;
-  return `rgba(${parseInt(hex.slice(1, 3), 16)},${parseInt(hex.slice(3, 5), 16)},${parseInt(hex.slice(5, 7), 16)},${alpha})`;
+  const part = at => parseInt(hex.slice(at, at + 2), 16);
+  return `rgba(${part(1)},${part(3)},${part(5)},${alpha})`;
 }
 
 function element(tag, attributes = {}, html = "") {
@@ -47,7 +48,8 @@ class Chart {
     this.makeSeries = makeSeries;
     this.log = !!options.log;
     this.panel = element("section", {class: "panel"});
-    this.head = element("div", {class: "panel-head"}, `<h3>${options.title}</h3><span class="unit">${options.unit || ""}</span>`);
+    this.head = element("div", {class: "panel-head"});
+    this.head.append(element("h3", {}, options.title), element("span", {class: "unit"}, options.unit || ""));
     this.tools = element("span", {class: "tools"});
     this.head.append(this.tools);
     this.legend = element("div", {class: "legend"});
@@ -73,7 +75,8 @@ class Chart {
     if (this.graph) this.graph.destroy();
     this.graph = null;
     this.series = this.makeSeries().filter(s => s.values.length > 0);
-    const drawable = this.series.some(s => anyFinite(s.values) && (!this.log || s.values.some(v => v > 0 && Number.isFinite(v))));
+    const usable = v => Number.isFinite(v) && (!this.log || v > 0);
+    const drawable = this.series.some(s => s.values.some(usable));
     this.logButton.disabled = !drawable && !this.log;
     if (!drawable) {
       this.area.innerHTML = `<div class="empty"><span>${this.options.empty || "nothing measured yet"}</span></div>`;
@@ -105,9 +108,11 @@ class Chart {
     const perSeries = {};
     for (const s of this.series) {
       perSeries[s.label] = {
-        strokeWidth: s.width || 1.6, strokePattern: s.dash || null,
-        drawPoints: !!s.points || s.values.length < 3, pointSize: s.points || 2.5,   // a line of one point would not be seen
-        highlightCircleSize: this.options.many ? 3 : s.quiet ? 0 : 3.5,
+        strokeWidth: s.width || 1.6,
+        strokePattern: s.dash || null,
+        drawPoints: !!s.points || s.values.length < 3,   // a line of one point would not be seen
+        pointSize: s.points || 2.5,
+        highlightCircleSize: s.quiet ? 0 : 3.5,
       };
     }
     const small = {axisLineColor: css("--line"), gridLineColor: css("--grid"), gridLineWidth: 1};
@@ -133,21 +138,29 @@ class Chart {
       yRangePad: 8,
       axes: {
         x: {...small, drawGrid: false, axisLabelFormatter: v => tick(v), pixelsPerLabel: 80, axisLabelWidth: 70},
-        y: {...small, axisLineColor: "transparent", axisLabelFormatter: v => tick(v), axisLabelWidth: 54, pixelsPerLabel: 34},
+        y: {
+          ...small,
+          axisLineColor: "transparent",
+          axisLabelFormatter: v => tick(v),
+          axisLabelWidth: 54,
+          pixelsPerLabel: 34,
+        },
       },
     };
   }
 
   legendText(data) {
-    const item = (s, value) => `<span><i class="${s.dash ? "dash" : ""}" style="border-color:${s.colour()}"></i>${escaped(s.label)}` +
-      (value === undefined ? "" : ` <b>${number(value)}</b>`) + "</span>";
+    const item = (s, value) => {
+      const line = `<i class="${s.dash ? "dash" : ""}" style="border-color:${s.colour()}"></i>`;
+      return `<span>${line}${escaped(s.label)}${value === undefined ? "" : ` <b>${number(value)}</b>`}</span>`;
+    };
     if (data.x === undefined || data.x === null) {
       if (this.options.many) return `<span>${this.options.many}</span>`;
       return this.series.filter(s => !s.quiet).map(s => item(s)).join("");
     }
     const at = `<span>step <b>${whole(data.x)}</b></span>`;
     const chosen = data.series.filter(d => d.isVisible && d.y !== undefined && d.y !== null && !Number.isNaN(d.y));
-    const shown = this.options.many ? chosen.filter(d => d.isHighlighted) : chosen.filter(d => !this.byLabel.get(d.label).quiet);
+    const shown = chosen.filter(d => this.options.many ? d.isHighlighted : !this.byLabel.get(d.label).quiet);
     return at + shown.map(d => item(this.byLabel.get(d.label), d.y)).join("");
   }
 

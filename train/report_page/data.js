@@ -6,7 +6,8 @@ function unpack(packed) {
   for (let i = 0; i < binary.length; i++) bytes[i] = binary.charCodeAt(i);
   const values = packed.type === "f32" ? new Float32Array(bytes.buffer) : new Float64Array(bytes.buffer);
   const table = {rows: packed.rows, points: packed.points, names: packed.columns, columns: new Map()};
-  packed.columns.forEach((name, i) => table.columns.set(name, values.subarray(i * packed.points, (i + 1) * packed.points)));
+  const column = i => values.subarray(i * packed.points, (i + 1) * packed.points);
+  packed.columns.forEach((name, i) => table.columns.set(name, column(i)));
   table.step = table.columns.get("step") || new Float32Array(0);
   table.get = name => table.columns.get(name) || new Float32Array(table.points);
   table.has = name => table.columns.has(name);

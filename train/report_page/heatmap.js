@@ -1,6 +1,8 @@
 // heatmap.js: the entropy of every attention head over steps, one line of cells a head.
 
-const rampStops = ["#440154", "#482878", "#3e4a89", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b", "#fde725"];
+const rampStops = [
+  "#440154", "#482878", "#3e4a89", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b", "#fde725",
+];
 const ramp = (() => {   // 256 packed pixels, dark for low
   const pixels = new Uint32Array(256);
   const part = (stop, k) => parseInt(rampStops[stop].slice(1 + 2 * k, 3 + 2 * k), 16);
@@ -19,13 +21,15 @@ class HeatMap {
     this.table = run.entropy;
     this.heads = this.table.names.filter(name => name !== "step").map(name => {
       const layer = name.slice(0, name.lastIndexOf("."));
-      return {name, layer, head: name.slice(name.lastIndexOf(".") + 1), most: run.entropyMax[layer], values: this.table.get(name)};
+      const head = name.slice(name.lastIndexOf(".") + 1);
+      return {name, layer, head, most: run.entropyMax[layer], values: this.table.get(name)};
     });
     this.share = this.heads.length > 0 && this.heads.every(h => isFiniteNumber(h.most) && h.most > 0);
     this.stretch = false;
     this.panel = element("section", {class: "panel full"}, `
       <div class="panel-head"><h3>Entropy of every head</h3><span class="unit"></span>
-        <span class="tools"><span class="colourbar"><span></span><canvas width="180" height="1"></canvas><span></span></span></span></div>
+        <span class="tools"><span class="colourbar"><span></span><canvas width="180" height="1"></canvas><span></span>
+        </span></span></div>
       <div class="heat"><canvas></canvas><div class="drag" hidden></div><div class="tip" hidden></div></div>`);
     parent.append(this.panel);
     this.canvas = this.panel.querySelector(".heat canvas");
@@ -37,8 +41,10 @@ class HeatMap {
       tools.remove();
       return;
     }
-    this.button(tools, "stretch colours", "colours span the values in view, not the whole possible range", on => { this.stretch = on; });
-    if (this.share) this.button(tools, "in nats", "instead of the share of the largest possible entropy, ln(tokens)", on => { this.share = !on; });
+    const stretched = "colours span the values in view, not the whole possible range";
+    this.button(tools, "stretch colours", stretched, on => { this.stretch = on; });
+    const nats = "instead of the share of the largest possible entropy, ln(tokens)";
+    if (this.share) this.button(tools, "in nats", nats, on => { this.share = !on; });
     this.canvas.onmousemove = event => this.hover(event);
     this.canvas.onmouseleave = () => { this.tip.hidden = true; };
     this.canvas.onmousedown = event => this.startDrag(event);
@@ -119,17 +125,19 @@ class HeatMap {
     this.canvas.height = shape.height * ratio;
     this.canvas.style.height = shape.height + "px";
     context.scale(ratio, ratio);
-    const across = Math.round((shape.right - shape.left) * ratio), image = new ImageData(across, 1), pixels = new Uint32Array(image.data.buffer);
+    const across = Math.round((shape.right - shape.left) * ratio);
+    const image = new ImageData(across, 1), pixels = new Uint32Array(image.data.buffer);
     const row = document.createElement("canvas");
     row.width = across;
     row.height = 1;
     const columns = this.columnOfPixel(across, low, high);
     context.imageSmoothingEnabled = false;
+    const colour = v => {
+      if (!Number.isFinite(v)) return nanPixel;
+      return ramp[Math.round(255 * Math.min(1, Math.max(0, (v - bottom) / (top - bottom))))];
+    };
     this.heads.forEach((head, k) => {
-      for (let x = 0; x < across; x++) {
-        const v = columns[x] < 0 ? undefined : this.shown(head, columns[x]);
-        pixels[x] = v === undefined ? 0 : Number.isFinite(v) ? ramp[Math.round(255 * Math.min(1, Math.max(0, (v - bottom) / (top - bottom))))] : nanPixel;
-      }
+      for (let x = 0; x < across; x++) pixels[x] = columns[x] < 0 ? 0 : colour(this.shown(head, columns[x]));
       row.getContext("2d").putImageData(image, 0, 0);
       context.drawImage(row, shape.left, shape.tops[k], shape.right - shape.left, shape.cell);
     });
@@ -164,10 +172,11 @@ class HeatMap {
     }
     context.textBaseline = "top";
     context.textAlign = "center";
-    const raw = (high - low) / Math.max(2, (shape.right - shape.left) / 130), power = 10 ** Math.floor(Math.log10(raw));
+    const wide = shape.right - shape.left;
+    const raw = (high - low) / Math.max(2, wide / 130), power = 10 ** Math.floor(Math.log10(raw));
     const unit = Math.max(1, [1, 2, 5, 10].map(m => m * power).find(u => u >= raw));
     for (let at = Math.ceil(low / unit) * unit; at <= high; at += unit) {
-      context.fillText(tick(at), shape.left + (at - low) / (high - low) * (shape.right - shape.left), shape.bottom + 6);
+      context.fillText(tick(at), shape.left + (at - low) / (high - low) * wide, shape.bottom + 6);
     }
   }
 
@@ -180,7 +189,8 @@ class HeatMap {
     new Uint32Array(image.data.buffer).set(Array.from({length: 180}, (_, x) => ramp[Math.round(x / 179 * 255)]));
     canvas.getContext("2d").putImageData(image, 0, 0);
     const broken = this.heads.some(head => head.values.some(Number.isNaN)) ? "; red where it is not a number" : "";
-    this.panel.querySelector(".unit").textContent = (this.share ? "share of the largest possible, ln(tokens)" : "nats") + broken;
+    const unit = this.share ? "share of the largest possible, ln(tokens)" : "nats";
+    this.panel.querySelector(".unit").textContent = unit + broken;
   }
 
   stepAt(x) {
@@ -195,8 +205,10 @@ class HeatMap {
     const head = this.heads[k], at = this.stepAt(x);
     let i = 0;
     while (i + 1 < this.table.points && this.table.step[i + 1] <= at) i++;
-    const share = isFiniteNumber(head.most) ? ` · ${number(100 * head.values[i] / head.most, 3)} % of ${number(head.most, 3)}` : "";
-    this.tip.innerHTML = `<b>${escaped(head.layer)}</b> head ${escaped(head.head)}<br>step ${whole(this.table.step[i])} · <b>${number(head.values[i])}</b> nats${share}`;
+    const value = head.values[i], percent = number(100 * value / head.most, 3);
+    const share = isFiniteNumber(head.most) ? ` · ${percent} % of ${number(head.most, 3)}` : "";
+    this.tip.innerHTML = `<b>${escaped(head.layer)}</b> head ${escaped(head.head)}<br>` +
+      `step ${whole(this.table.step[i])} · <b>${number(value)}</b> nats${share}`;
     this.tip.hidden = false;
     const wide = this.tip.offsetWidth;
     this.tip.style.left = (x + 16 + wide > shape.width ? x - wide - 12 : x + 16) + "px";
@@ -208,7 +220,8 @@ class HeatMap {
     const place = event => Math.min(this.shape.right, Math.max(this.shape.left, event.clientX - box.left));
     const move = event => {
       const to = place(event);
-      Object.assign(this.mark.style, {left: Math.min(from, to) + "px", width: Math.abs(to - from) + "px", top: "0", height: this.shape.bottom + "px"});
+      const edges = {left: Math.min(from, to), width: Math.abs(to - from), top: 0, height: this.shape.bottom};
+      for (const [side, pixels] of Object.entries(edges)) this.mark.style[side] = pixels + "px";
       this.mark.hidden = false;
     };
     const up = event => {

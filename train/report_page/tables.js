@@ -12,39 +12,62 @@ function sparkline(values, width = 84, height = 16) {
       line = [];
       continue;
     }
-    const x = i / Math.max(1, count - 1) * width, y = high > low ? 1.5 + (1 - (v - low) / (high - low)) * (height - 3) : height / 2;
+    const x = i / Math.max(1, count - 1) * width;
+    const y = high > low ? 1.5 + (1 - (v - low) / (high - low)) * (height - 3) : height / 2;
     line.push(`${x.toFixed(1)},${y.toFixed(1)}`);
   }
   pieces.push(line);
-  const drawn = pieces.filter(p => p.length > 0).map(p => `<polyline points="${p.length > 1 ? p.join(" ") : p[0] + " " + p[0]}"/>`);
+  const points = piece => piece.length > 1 ? piece.join(" ") : piece[0] + " " + piece[0];
+  const drawn = pieces.filter(p => p.length > 0).map(p => `<polyline points="${points(p)}"/>`);
   return `<svg width="${width}" height="${height}" aria-hidden="true">${drawn.join("")}</svg>`;
 }
 
 const layerCell = (name, kind = "", indent = 0, toggle = "") =>
-  `<td title="${escaped(name)}"><span style="padding-left:${indent * 13}px">${toggle}<span class="name">${escaped(name)}</span><span class="kind">${escaped(kind)}</span></span></td>`;
+  `<td title="${escaped(name)}"><span style="padding-left:${indent * 13}px">${toggle}` +
+  `<span class="name">${escaped(name)}</span><span class="kind">${escaped(kind)}</span></span></td>`;
+
+const numberCell = value => `<td class="${Number.isFinite(value) ? "" : "alarm-text"}">${number(value)}</td>`;
+
+function tableHtml(heads, rows) {
+  return `<table><thead><tr>${heads.join("")}</tr></thead><tbody>${rows.join("")}</tbody></table>`;
+}
+
+// A panel with a title, a place for tools and a body: the elements to fill.
+function panelOf(parent, title, unit = "", full = false) {
+  const panel = element("section", {class: full ? "panel full" : "panel"});
+  const head = element("div", {class: "panel-head"}), tools = element("span", {class: "tools"});
+  const body = element("div", {class: "scroll"});
+  head.append(element("h3", {}, title), element("span", {class: "unit"}, unit), tools);
+  if (title) panel.append(head);
+  panel.append(body);
+  parent.append(panel);
+  return {panel, tools, body};
+}
 
 // A panel with rows {name, values, kind}: last, first, lowest, highest, curve. Rows point at the curve of their name.
 function valueTable(parent, what, rows, chart) {
-  const panel = element("section", {class: "panel"}, `<div class="panel-head"><h3>Values</h3><span class="tools"></span></div><div class="scroll"></div>`);
-  parent.append(panel);
+  const {panel, tools, body} = panelOf(parent, "Values");
   const entries = rows.map((row, order) => {
     const [low, high] = extremes(row.values);
     return {...row, order, low, high, first: row.values[0], last: row.values[row.values.length - 1]};
   });
-  const heads = [["order", what], ["last", "last"], ["first", "first"], ["low", "lowest"], ["high", "highest"], [null, "over steps"]];
+  const heads = [["order", what], ["last", "last"], ["first", "first"], ["low", "lowest"], ["high", "highest"]];
   const sort = {key: "order", down: false};
-  const search = element("input", {type: "search", placeholder: `filter by ${what}`, "aria-label": `filter by ${what}`});
-  panel.querySelector(".tools").append(search);
-  const rank = v => Number.isNaN(v) || v === undefined ? Infinity : v;   // what is no number is what one looks for: first when falling
+  const hint = `filter by ${what}`, search = element("input", {type: "search", placeholder: hint, "aria-label": hint});
+  tools.append(search);
+  // What is no number is what one looks for: it ranks above all.
+  const rank = v => Number.isNaN(v) || v === undefined ? Infinity : v;
+  const compare = (a, b) => (rank(a[sort.key]) > rank(b[sort.key])) - (rank(a[sort.key]) < rank(b[sort.key]));
   const fill = () => {
     const wanted = search.value.toLowerCase();
     const kept = entries.filter(e => e.name.toLowerCase().includes(wanted));
-    kept.sort((a, b) => ((rank(a[sort.key]) > rank(b[sort.key])) - (rank(a[sort.key]) < rank(b[sort.key])) || b.order - a.order) * (sort.down ? -1 : 1));
-    const arrow = key => key === sort.key ? (sort.down ? " ↓" : " ↑") : "";
-    panel.querySelector(".scroll").innerHTML = `<table><thead><tr>${heads.map(([key, text]) =>
-      `<th class="${key ? "sorts" : ""}" data-key="${key || ""}">${text}${key && key !== "order" ? arrow(key) : ""}</th>`).join("")}</tr></thead><tbody>${
-      kept.map(e => `<tr data-name="${escaped(e.name)}">${layerCell(e.name, e.kind)}${["last", "first", "low", "high"].map(k =>
-        `<td class="${Number.isFinite(e[k]) ? "" : "alarm-text"}">${number(e[k])}</td>`).join("")}<td class="spark">${sparkline(e.values)}</td></tr>`).join("")}</tbody></table>`;
+    kept.sort((a, b) => (compare(a, b) || b.order - a.order) * (sort.down ? -1 : 1));
+    const arrow = key => key !== sort.key || key === "order" ? "" : sort.down ? " ↓" : " ↑";
+    const head = heads.map(([key, text]) => `<th class="sorts" data-key="${key}">${text}${arrow(key)}</th>`);
+    const rows = kept.map(e => `<tr data-name="${escaped(e.name)}">${layerCell(e.name, e.kind)}` +
+      [e.last, e.first, e.low, e.high].map(numberCell).join("") +
+      `<td class="spark">${sparkline(e.values)}</td></tr>`);
+    body.innerHTML = tableHtml([...head, "<th>over steps</th>"], rows);
   };
   panel.onclick = event => {
     const key = event.target.dataset && event.target.dataset.key;
@@ -103,25 +126,26 @@ function boundMeter(value, most) {
 
 function boundTree(parent, run, chart) {
   const table = run.lipschitz, names = table.names.filter(name => name !== "step");
-  const panel = element("section", {class: "panel"}, `<div class="panel-head"><h3>The bound as a tree</h3><span class="unit">last step; bars start at 1, logarithmic</span></div>
-    <div class="scroll"></div>`);
-  parent.append(panel);
+  const {panel, body} = panelOf(parent, "The bound as a tree", "last step; bars start at 1, logarithmic");
   if (names.length === 0 || table.points === 0) {
-    panel.querySelector(".scroll").innerHTML = `<div class="empty short">no layer's bound was written</div>`;
+    body.innerHTML = `<div class="empty short">no layer's bound was written</div>`;
     return;
   }
   const nodes = layerTree(names), closed = new Set();
   const last = name => table.get(name)[table.points - 1];
   const most = Math.max(...names.map(name => Math.abs(Math.log10(last(name)))).filter(Number.isFinite), .3);
+  const rowOf = node => {
+    const value = last(node.name), arrow = node.children.length === 0 ? "" : closed.has(node.name) ? "▸" : "▾";
+    const toggle = `<button class="toggle" data-close="${escaped(node.name)}">${arrow}</button>`;
+    const text = value === Infinity ? `<td class="alarm-text">unbounded</td>` : numberCell(value);
+    const curve = table.get(node.name).map(v => v > 0 ? Math.log10(v) : NaN);
+    const name = layerCell(node.short, run.kinds.get(node.name), node.depth, toggle);
+    return `<tr data-name="${escaped(node.name)}">${name}${text}` +
+      `<td>${boundMeter(value, most)}</td><td class="spark">${sparkline(curve)}</td></tr>`;
+  };
   const fill = () => {
-    panel.querySelector(".scroll").innerHTML = `<table><thead><tr><th>layer</th><th>bound</th><th></th><th>over steps</th></tr></thead><tbody>${
-      nodes.filter(node => !node.above.some(name => closed.has(name))).map(node => {
-        const toggle = `<button class="toggle" data-close="${escaped(node.name)}">${node.children.length ? (closed.has(node.name) ? "▸" : "▾") : ""}</button>`;
-        const value = last(node.name);
-        return `<tr data-name="${escaped(node.name)}" title="${escaped(node.name)}">${layerCell(node.short, run.kinds.get(node.name), node.depth, toggle)}
-          <td class="${Number.isFinite(value) ? "" : "alarm-text"}">${value === Infinity ? "unbounded" : number(value)}</td><td>${boundMeter(value, most)}</td>
-          <td class="spark">${sparkline(table.get(node.name).map(v => v > 0 ? Math.log10(v) : NaN))}</td></tr>`;
-      }).join("")}</tbody></table>`;
+    const open = nodes.filter(node => !node.above.some(name => closed.has(name)));
+    body.innerHTML = tableHtml(["<th>layer</th><th>bound</th><th></th><th>over steps</th>"], open.map(rowOf));
   };
   panel.onclick = event => {
     const name = event.target.dataset && event.target.dataset.close;

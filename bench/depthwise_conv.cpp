@@ -1,4 +1,4 @@
-// Speed of depthwise_conv and depthwise_conv_gelu at the four stages of a 224-pixel LipsFormer-Swin-T, in GFLOP/s a product.
+// Speed of depthwise_conv and depthwise_conv_gelu at the four stages of LipsFormer-Swin-T, 224 pixels, in GFLOP/s.
 #include <benchmark/benchmark.h>
 
 #include "engine/ops.h"

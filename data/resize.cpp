@@ -53,22 +53,30 @@ uint8_t to_pixel(int32_t sum) { return uint8_t(std::clamp(sum >> precision, 0, 2
 
 constexpr int32_t half = 1 << (precision - 1);
 
-// in: [height, stride of in_width * C], out: [height, outputs, C]
-template <int C>
-void resize_columns(const uint8_t* in, int height, int in_width, const Resizer::Axis& axis, uint8_t* out, size_t stride) {
-  const int outputs = int(axis.first.size());
-  for (int y = 0; y < height; y++) {
-    const uint8_t* row = in + int64_t(y) * in_width * C;
-    uint8_t* line = out + y * stride;
-    for (int i = 0; i < outputs; i++) {
-      const int32_t* weight = &axis.weights[size_t(i) * axis.longest];
-      const uint8_t* pixel = row + axis.first[i] * C;
-      int32_t sum[C];
-      std::fill_n(sum, C, half);
-      for (int j = 0; j < axis.count[i]; j++) {
-        for (int c = 0; c < C; c++) sum[c] += weight[j] * pixel[j * C + c];
+constexpr int lanes = 16;  // rows that go through the first pass side by side, so that its sums are vectors
+
+// in: [height, in_width, channels], out: [height, outputs, channels] with rows `stride` bytes apart.
+void resize_columns(const uint8_t* in, int height, int in_width, int channels, const Resizer::Axis& axis,
+                    std::vector<int32_t>& scratch, uint8_t* out, size_t stride) {
+  const int length = in_width * channels, outputs = int(axis.first.size());
+  scratch.resize(size_t(length) * lanes);
+  int32_t* block = scratch.data();  // [in_width, channels, lanes]
+  for (int y = 0; y < height; y += lanes) {
+    const int rows = std::min(lanes, height - y);
+    for (int r = 0; r < rows; r++) {
+      const uint8_t* row = in + int64_t(y + r) * length;
+      for (int x = 0; x < length; x++) block[size_t(x) * lanes + r] = row[x];
+    }
+    for (int i = 0; i < outputs * channels; i++) {
+      const int output = i / channels, channel = i % channels;
+      const int32_t* weight = &axis.weights[size_t(output) * axis.longest];
+      const int32_t* taps = &block[(size_t(axis.first[output]) * channels + channel) * lanes];
+      int32_t sum[lanes];
+      std::fill_n(sum, lanes, half);
+      for (int j = 0; j < axis.count[output]; j++, taps += channels * lanes) {
+        for (int r = 0; r < lanes; r++) sum[r] += weight[j] * taps[r];
       }
-      for (int c = 0; c < C; c++) line[i * C + c] = to_pixel(sum[c]);
+      for (int r = 0; r < rows; r++) out[(y + r) * stride + i] = to_pixel(sum[r]);
     }
   }
 }
@@ -88,12 +96,6 @@ void resize_rows(const uint8_t* in, int begin, int length, const Resizer::Axis& 
     uint8_t* line = out + i * stride;
     for (int x = 0; x < length; x++) line[x] = to_pixel(sum[x]);
   }
-}
-
-void resize_columns(const uint8_t* in, int height, int in_width, int channels, const Resizer::Axis& axis, uint8_t* out,
-                    size_t stride) {
-  if (channels == 3) resize_columns<3>(in, height, in_width, axis, out, stride);
-  else resize_columns<1>(in, height, in_width, axis, out, stride);
 }
 
 }  // namespace
@@ -119,12 +121,12 @@ void Resizer::operator()(const Image& source, Size size, const Box& window, Inte
     const size_t length = size_t(source.width) * channels;
     between_.resize(window.height * length);
     resize_rows(source.pixels.data() + begin * length, begin, int(length), rows_, sums_, between_.data(), length);
-    resize_columns(between_.data(), window.height, source.width, channels, columns_, out, stride);
+    resize_columns(between_.data(), window.height, source.width, channels, columns_, block_, out, stride);
     return;
   }
   const size_t length = size_t(window.width) * channels;
   between_.resize((end - begin) * length);
   const uint8_t* top = source.pixels.data() + size_t(begin) * source.width * channels;
-  resize_columns(top, end - begin, source.width, channels, columns_, between_.data(), length);
+  resize_columns(top, end - begin, source.width, channels, columns_, block_, between_.data(), length);
   resize_rows(between_.data(), begin, int(length), rows_, sums_, out, stride);
 }

@@ -22,6 +22,6 @@ class Resizer {
 
  private:
   Axis columns_, rows_;
-  std::vector<uint8_t> between_;  // after the first pass
-  std::vector<int32_t> sums_;
+  std::vector<uint8_t> between_;       // after the first pass
+  std::vector<int32_t> block_, sums_;  // a few rows of the first pass, one of the second
 };

@@ -50,7 +50,7 @@ Tape* open_tape() { return current_tape; }
 void want_grad(Tensor& x) { x.set_slot(new_slot(x)); }
 
 Tensor grad_of(const Tensor& x) {
-  if (!x.wants_grad() || !x.slot()->filled) return {};
+  if (!x.wants_grad() || !x.slot()->filled || !x.slot()->grad) return {};   // an op's output hands its gradient on
   return x.slot()->grad.view(x.shape());
 }
 

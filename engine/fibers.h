@@ -50,10 +50,17 @@ inline void* tsan_self() { return nullptr; }
 inline void tsan_ignore(const void*, size_t) {}
 #endif
 #if defined(__SANITIZE_ADDRESS__)
-extern "C" void __asan_unpoison_memory_region(const volatile void*, unsigned long);
+extern "C" { void __asan_unpoison_memory_region(const volatile void*, unsigned long);
+             void __sanitizer_start_switch_fiber(void**, const void*, unsigned long);
+             void __sanitizer_finish_switch_fiber(void*, const void**, unsigned long*); }
 inline void asan_forget(void* p, size_t n) { __asan_unpoison_memory_region(p, n); }
+// The sanitizer must know which stack it stands on, or it takes an exception thrown on a fiber for a broken stack.
+inline void asan_leave(void** mine, const void* stack, size_t n) { __sanitizer_start_switch_fiber(mine, stack, n); }
+inline void asan_arrive(void* mine, const void** from, size_t* n) { __sanitizer_finish_switch_fiber(mine, from, n); }
 #else
 inline void asan_forget(void*, size_t) {}
+inline void asan_leave(void**, const void*, size_t) {}
+inline void asan_arrive(void*, const void**, size_t*) {}
 #endif
 
 extern "C" void fiber_switch(void** from, void* to);
@@ -92,6 +99,8 @@ struct Block {
   Fiber* current = nullptr;
   void* scheduler = nullptr;
   void* tsan = nullptr;
+  const void* scheduler_stack = nullptr;            // for the address sanitizer
+  size_t scheduler_stack_bytes = 0;
   char block_token[2] = {}, end_token = 0;
 };
 inline thread_local Block* block = nullptr;
@@ -101,10 +110,14 @@ FIBERS_HIDDEN inline void yield(State s) {
   Fiber* me = block->current;
   me->state = s;
   tsan_enter(block->tsan);
+  void* frames = nullptr;
+  asan_leave(s == State::done ? nullptr : &frames, block->scheduler_stack, block->scheduler_stack_bytes);
   fiber_switch(&me->stack_pointer, block->scheduler);
+  asan_arrive(frames, &block->scheduler_stack, &block->scheduler_stack_bytes);
 }
 
 inline void entry() {
+  asan_arrive(nullptr, &block->scheduler_stack, &block->scheduler_stack_bytes);
   try { block->kernel(); } catch (...) { block->error = std::current_exception(); }
   tsan_release(&block->end_token);
   for (;;) yield(State::done);
@@ -114,8 +127,13 @@ FIBERS_HIDDEN inline void resume(Fiber& f) {
   block->current = &f;
   threadIdx = f.thread;
   tsan_enter(f.tsan);
+  void* frames = nullptr;
+  asan_leave(&frames, f.stack.get(), stack_bytes);
   fiber_switch(&block->scheduler, f.stack_pointer);
-  if (block->error) std::rethrow_exception(block->error);
+  asan_arrive(frames, nullptr, nullptr);
+  if (!block->error) return;
+  tsan_acquire(&block->end_token);
+  std::rethrow_exception(block->error);
 }
 
 FIBERS_HIDDEN inline void prepare(Fiber& f, unsigned index) {

@@ -14,9 +14,11 @@ Sizes sizes_of(const char* op, const Tensor& x, const Tensor& weight, const Tens
   check(x.shape().rank() == 4 && x.size() > 0, "[", op, "] x must be [B, H, W, C] and not empty, given ", x.shape());
   check(weight.shape().rank() == 4 && weight.dim(0) == x.dim(3) && weight.dim(1) == 1, "[", op, "] x is ", x.shape(),
         ": weight must be [C, 1, K, K], given ", weight.shape());
-  check(weight.dim(2) == weight.dim(3) && weight.dim(2) % 2 == 1, "[", op, "] the kernel must be square and odd, given ", weight.shape());
+  check(weight.dim(2) == weight.dim(3) && weight.dim(2) % 2 == 1, "[", op, "] the kernel must be square and odd, not ",
+        weight.shape());
   check(!bias || bias.size() == x.dim(3), "[", op, "] x is ", x.shape(), ": bias must be [C], given ", bias.shape());
-  check(weight.device() == x.device() && (!bias || bias.device() == x.device()), "[", op, "] x, weight and bias must be on one device");
+  check(weight.device() == x.device() && (!bias || bias.device() == x.device()), "[", op,
+        "] x, weight and bias must be on one device");
   return {x.dim(0), x.dim(1), x.dim(2), x.dim(3), int(weight.dim(2))};
 }
 
@@ -26,7 +28,8 @@ template <class T, class C> struct PackTaps {
   const T* weight;
   C* packed;
   HD void operator()(int64_t c) const {
-    for (int i = 0; i < s.taps(); i++) packed[s.packed(c, i)] = c < s.channels ? C(Compute<T>(weight[c * s.taps() + i])) : C(0);
+    const bool real = c < s.channels;
+    for (int i = 0; i < s.taps(); i++) packed[s.packed(c, i)] = real ? C(Compute<T>(weight[c * s.taps() + i])) : C(0);
   }
 };
 
@@ -34,7 +37,9 @@ template <class T, class C> struct PackBias {
   Sizes s;
   const T* bias;   // or null
   C* packed;
-  HD void operator()(int64_t c) const { packed[s.packed(c, s.taps())] = bias && c < s.channels ? C(Compute<T>(bias[c])) : C(0); }
+  HD void operator()(int64_t c) const {
+    packed[s.packed(c, s.taps())] = bias && c < s.channels ? C(Compute<T>(bias[c])) : C(0);
+  }
 };
 
 template <class C> Tensor pack(const Sizes& s, const Tensor& weight, const Tensor& bias) {
@@ -67,7 +72,8 @@ template <class C, class T> struct SumGroups {
   }
 };
 
-template <class C> void add_groups(const Sizes& s, const Tensor& partial, int first, int count, const Tensor& parameter) {
+template <class C>
+void add_groups(const Sizes& s, const Tensor& partial, int first, int count, const Tensor& parameter) {
   if (!parameter || !parameter.wants_grad()) return;
   auto [grad, beta] = into(parameter);
   dispatch(grad.dtype(), [&]<class T>() {
@@ -86,23 +92,27 @@ void convolve(Device device, const Sizes& s, const L& load, const Tensor& packed
 }
 
 template <class T, class L, class S>
-void gradients(const Sizes& s, Wanted wanted, const L& load_dy, const Tensor& x, const Tensor& packed, const S& store_dx, const Tensor& partial) {
+void gradients(const Sizes& s, Wanted wanted, const L& load_dy, const Tensor& x, const Tensor& packed,
+               const S& store_dx, const Tensor& partial) {
   using C = Compute<T>;
   const Load<T> load_x{x.data<T>()};
   C* sums = partial.data<C>();
-  if (x.device().kind == Device::cpu) return backward_cpu(s, wanted, load_dy, load_x, packed.data<C>(), store_dx, sums);
+  if (x.device().kind == Device::cpu)
+    return backward_cpu(s, wanted, load_dy, load_x, packed.data<C>(), store_dx, sums);
   if (wanted.dx) convolve_cuda(s, load_dy, packed.data<C>(), true, store_dx);
   if (wanted.sums) sums_cuda(s, load_dy, load_x, sums);
 }
 
 // The gradients of x, weight and bias. `pre` is what the gelu was taken of, or empty if there was none.
-void backward(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& pre, const Tensor& dy) {
+void backward(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& pre,
+              const Tensor& dy) {
   const Sizes s = sizes_of(op, x, weight, bias);
   const Device device = x.device();
   const Wanted wanted{x.wants_grad(), weight.wants_grad() || (bias && bias.wants_grad())};
   count_macs(s.macs() * (wanted.dx + wanted.sums));
   const Into dx = wanted.dx ? into(x) : Into{};
-  check(!wanted.dx || dx.grad.dtype() == x.dtype(), "[", op, "] x is ", x.dtype(), ": its gradient must be too, given ", dx.grad.dtype());
+  check(!wanted.dx || dx.grad.dtype() == x.dtype(), "[", op, "] x is ", x.dtype(), ": its gradient must be too, not ",
+        dx.grad.dtype());
   dispatch(x.dtype(), [&]<class T>() {
     using C = Compute<T>;
     const Tensor packed = pack<C>(s, weight, bias);

@@ -1,4 +1,4 @@
-// depthwise_conv.h: what the CPU tiles and the CUDA kernels of depthwise_conv share: sizes, the packed layout, loads and stores.
+// depthwise_conv.h: what the CPU tiles and the CUDA kernels share: sizes, the packed layout, loads and stores.
 #pragma once
 #include <cstdint>
 
@@ -7,7 +7,7 @@
 
 namespace depthwise {
 
-// Asks for the cache line of *p. Channels last makes an image's lines of one channel block lie far apart, which no hardware foresees.
+// Asks for the cache line of *p. The lines of one channel block lie C numbers apart, which no hardware foresees.
 template <class T> void fetch_to_read(const T* p) { __builtin_prefetch(p); }
 template <class T> void fetch_to_write(const T* p) { __builtin_prefetch(p, 1); }
 

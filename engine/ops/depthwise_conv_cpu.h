@@ -1,7 +1,7 @@
-// depthwise_conv_cpu.h: depthwise convolution on the CPU, one image and 16 channels at a time in a tile that fits the L2 cache.
+// depthwise_conv_cpu.h: depthwise convolution on the CPU, 16 channels of an image at a time in a tile that fits L2.
 //
-// A tile holds a plane a vector of channels: [vectors, H, pad + W + pad] vectors, zero in the margins left and right. Rows above
-// and below the image are skipped instead, which on 7 x 7 maps saves a quarter of the work.
+// A tile holds a plane for each vector of channels: [vectors, H, pad + W + pad] vectors, zero in the margins left and
+// right. Rows above and below the image are skipped instead, which on 7 x 7 maps saves a quarter of the work.
 #pragma once
 #include <omp.h>
 
@@ -90,10 +90,12 @@ template <class C, class F> void store_row(const Sizes s, const Part part, int64
   }
 }
 
-// One row of outputs for `n` vectors of channels: out[w] = start + sum over i, j of weights[i, j] * tile[h + i - pad, w + j].
-// `step` is the distance from one tap to the next: negative for the flipped kernel of the backward. start may be null for 0.
+// One row of outputs for `n` vectors of channels:
+//   out[w] = start + sum over i, j of weights[i, j] * tile[h + i - pad, w + j].
+// `step` is the distance from one tap to the next: negative for the flipped kernel of the backward. A null start is 0.
 template <int n, class V>
-void convolve_row(const Sizes s, const TileSizes t, const V* tile, int64_t h, const V* weights, int step, const V* start, V* out, int out_step) {
+void convolve_row(const Sizes s, const TileSizes t, const V* tile, int64_t h, const V* weights, int step,
+                  const V* start, V* out, int out_step) {
   const int kernel = s.kernel, pad = s.pad();
   const int first = int(std::max<int64_t>(0, pad - h)), last = int(std::min<int64_t>(kernel, s.height + pad - h));
   for (int64_t w = 0; w < t.width; w += span) {
@@ -104,7 +106,7 @@ void convolve_row(const Sizes s, const TileSizes t, const V* tile, int64_t h, co
       const V* x = tile + (h + i - pad) * t.row + w;
       const V* weight = weights + i * kernel * step;
       for (int j = 0; j < kernel; j++, x++, weight += step) {
-        asm volatile("" ::: "memory");   // or else GCC carries x over from tap to tap, in moves that cost more than the loads
+        asm volatile("" ::: "memory");   // else GCC carries x from tap to tap, in moves that cost more than loads
 #pragma GCC unroll 4
         for (int v = 0; v < n; v++) {
           const V factor = weight[v];
@@ -120,14 +122,16 @@ void convolve_row(const Sizes s, const TileSizes t, const V* tile, int64_t h, co
 
 // Convolves a part with its packed weights, filling the tile just ahead, and hands each output to store(index, value).
 template <class C, class L, class S>
-void convolve_part(const Sizes s, const Part part, const L& load, C* sums, const C* packed, bool flip, const S& store, const Scratch<C>& scratch) {
+void convolve_part(const Sizes s, const Part part, const L& load, C* sums, const C* packed, bool flip, const S& store,
+                   const Scratch<C>& scratch) {
   using V = Vector<C>;
   constexpr int vectors = VectorOf<C>::count, together = vectors % 2 == 0 ? 2 : 1;   // sums that fill 16 registers
   const TileSizes t(s);
   const V* weights = reinterpret_cast<const V*>(packed);
   int64_t filled = 0;
   for (int64_t h = 0; h < s.height; h++) {
-    for (; filled < std::min(s.height, h + s.pad() + 1); filled++) fill_row(s, t, part, filled, load, scratch.first, sums);
+    const int64_t needed = std::min(s.height, h + s.pad() + 1);
+    for (; filled < needed; filled++) fill_row(s, t, part, filled, load, scratch.first, sums);
     for (int64_t w = 0; w < s.width; w++) store.fetch(s.index(part.image, h, w, part.channel));
     for (int v = 0; v < vectors; v += together) {
       const V* plane = reinterpret_cast<const V*>(scratch.first) + v * t.plane;
@@ -142,7 +146,8 @@ void convolve_part(const Sizes s, const Part part, const L& load, C* sums, const
 
 // sums[j] += sum over h, w of dy[h, w] * x[h + i - pad, w + j - pad] for `taps` neighbouring j from `j` on.
 template <int taps, class V>
-void weight_gradient_row(const Sizes s, const TileSizes t, const V* x_plane, const V* dy_plane, int i, int j, V* sums, int sums_step) {
+void weight_gradient_row(const Sizes s, const TileSizes t, const V* x_plane, const V* dy_plane, int i, int j, V* sums,
+                         int sums_step) {
   const int pad = s.pad();
   const int64_t first = std::max(0, pad - i), last = std::min(s.height, s.height + pad - i), width = s.width;
   V sum[taps] = {};
@@ -179,12 +184,12 @@ template <class C> void weight_gradient(const Sizes s, const C* x, const C* dy, 
   rows.template operator()<1>();
 }
 
-// Runs task(image or group, part, scratch) for all of outer x channel blocks on all threads; the task chooses the image.
+// Runs task(n, part, scratch) for each n < outer and channel block, on all threads. The part is of image n.
 template <class C, class F> void for_parts(const Sizes& s, int64_t outer, const F& task) {
   const int64_t a_thread = Scratch<C>::size(s);
   const Tensor memory = Tensor::empty({omp_get_max_threads(), a_thread}, dtype_of<C>);
   C* begin = memory.data<C>();
-#pragma omp parallel
+#pragma omp parallel if (s.macs() > 100000)
   {
     const Scratch<C> scratch(s, begin + omp_get_thread_num() * a_thread);
 #pragma omp for collapse(2) schedule(dynamic)
@@ -194,13 +199,14 @@ template <class C, class F> void for_parts(const Sizes& s, int64_t outer, const 
   }
 }
 
-template <class C, class L, class S> void convolve_cpu(const Sizes& s, const L& load, const C* packed, const S& store) {
+template <class C, class L, class S>
+void convolve_cpu(const Sizes& s, const L& load, const C* packed, const S& store) {
   for_parts<C>(s, s.batch, [&](int64_t, const Part& part, const Scratch<C>& scratch) {
     convolve_part<C>(s, part, load, nullptr, packed + s.packed(part.channel, 0), false, store, scratch);
   });
 }
 
-// How many groups of images sum their weight gradients apart: enough tasks for many threads, whatever their number is.
+// Groups of images that sum their weight gradients apart: enough tasks for many threads, whatever their number is.
 inline int64_t gradient_groups_cpu(const Sizes& s) { return std::clamp<int64_t>(64 / s.blocks(), 1, s.batch); }
 
 // What a backward is to make. store_dx is called only if dx is wanted, x is read only if sums are.
@@ -210,7 +216,8 @@ struct Wanted {
 
 // One pass over the tiles: dx through store_dx, and the sums of each group of images in partial [groups, packed].
 template <class C, class L, class X, class S>
-void backward_cpu(const Sizes& s, Wanted wanted, const L& load_dy, const X& load_x, const C* packed, const S& store_dx, C* partial) {
+void backward_cpu(const Sizes& s, Wanted wanted, const L& load_dy, const X& load_x, const C* packed, const S& store_dx,
+                  C* partial) {
   const int64_t groups = gradient_groups_cpu(s), size = s.packed_size();
   const TileSizes t(s);
   for_parts<C>(s, groups, [&](int64_t group, Part part, const Scratch<C>& scratch) {

@@ -1,5 +1,7 @@
-// depthwise_conv_cuda.h: depthwise convolution on CUDA, a block for a square of 7 x 7 outputs and 32 channels, one a lane.
+// depthwise_conv_cuda.h: depthwise convolution on CUDA, a block for 7 x 7 outputs of 32 channels, one a lane.
 #pragma once
+#include <algorithm>
+
 #include "engine/kernel.h"
 #include "engine/ops/depthwise_conv.h"
 
@@ -20,7 +22,8 @@ struct Square {
 };
 
 // Copies the square and `margin` numbers on each side to to[(span + 2 margin)^2, lanes]; zero outside of the image.
-template <class C, class F> DEVICE void load_square(const Sizes& s, const Square& at, int64_t channel, int margin, const F& load, C* to) {
+template <class C, class F>
+DEVICE void load_square(const Sizes& s, const Square& at, int64_t channel, int margin, const F& load, C* to) {
   const int side = span + 2 * margin;
   for (int i = threadIdx.y; i < side * side; i += blockDim.y) {
     const int64_t row = at.row + i / side - margin, column = at.column + i % side - margin;
@@ -56,15 +59,16 @@ template <class C, class L, class S> KERNEL convolve_kernel(Sizes s, L load, con
     if (at.column + k < s.width) store(s.index(at.image, row, at.column + k, channel), sum[k]);
 }
 
-template <class C, class L, class S> void convolve_cuda(const Sizes& s, const L& load, const C* packed, bool flip, const S& store) {
+template <class C, class L, class S>
+void convolve_cuda(const Sizes& s, const L& load, const C* packed, bool flip, const S& store) {
   const int side = span + 2 * s.pad();
   const size_t shared = size_t(side * side + s.taps()) * lanes * sizeof(C);
   const dim3 grid(unsigned(Square::count(s)), unsigned((s.channels + lanes - 1) / lanes));
   launch({grid, dim3(lanes, span), shared}, convolve_kernel<C, L, S>, s, load, packed, flip, store);
 }
 
-// Grid [groups, channel groups], block [lanes, 8]: the block walks through its squares in order and each thread keeps the sums of
-// its own taps, so that no two threads ever add to the same number. Tap number `taps` is the bias.
+// Grid [groups, channel groups], block [lanes, 8]: the block walks through its squares in order and each thread keeps
+// the sums of its own taps, so that no two threads ever add to the same number. Tap number `taps` is the bias.
 template <class C, class L, class X> KERNEL sums_kernel(Sizes s, L load_dy, X load_x, C* partial) {
   const int side = span + 2 * s.pad(), taps = s.taps();
   C* x = dynamic_shared<C>();
@@ -93,9 +97,9 @@ template <class C, class L, class X> KERNEL sums_kernel(Sizes s, L load_dy, X lo
     partial[blockIdx.x * s.packed_size() + s.packed(channel, i)] = sums[i * lanes + threadIdx.x];
 }
 
+// A few blocks for every multiprocessor, but at least four squares for each, because its sums are as large as a square.
 inline int64_t gradient_groups_cuda(const Sizes& s) {
-  const int64_t enough = 2048 / s.blocks();   // a few blocks for every multiprocessor
-  return enough < 1 ? 1 : (enough < Square::count(s) ? enough : Square::count(s));
+  return std::max<int64_t>(1, std::min(2048 / s.blocks(), Square::count(s) / 4));
 }
 
 template <class C, class L, class X> void sums_cuda(const Sizes& s, const L& load_dy, const X& load_x, C* partial) {

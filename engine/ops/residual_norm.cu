@@ -64,6 +64,7 @@ Sum residual_norm(const Tensor& x, const Tensor& f, const Tensor& alpha, const D
   check(!alpha || alpha.size() == columns, "[residual_norm] alpha is ", alpha.shape(), ", expected [", columns, "]");
   check(weight.size() == columns && bias.size() == columns, "[residual_norm] x is ", x.shape(), ", weight is ", weight.shape());
   const bool layer = norm == RowNorm::layer;
+  check(layer || columns > 1, "[residual_norm] at least 2 channels are needed, given ", columns);
   Tensor out = Tensor::like(x), sum = keep_sum ? Tensor::like(x) : Tensor();
   const Tensor a = computed(alpha, x.dtype()), w = computed(weight, x.dtype()), b = computed(bias, x.dtype());
   const DropFactor keep = drop_factor(drop, x);

@@ -56,6 +56,7 @@ TEST_CASE("autograd: a chain") {
   const Tensor y = scale(multiply(scale(x, 2), x), 5);   // 10 x^2
   tape.backward(y);
   CHECK(gradient(x) == Numbers{60, -20});
+  CHECK_FALSE(grad_of(y));   // what lies between hands its gradient on
   CHECK(tape.size() == 0);
 }
 

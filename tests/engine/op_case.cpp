@@ -223,7 +223,7 @@ void check_gradient(const OpCase& c, const std::vector<Numbers>& values, int onl
 
 void check_gradients(const OpCase& c, const std::vector<Numbers>& values, const Result& plain) {
   check_gradient(c, values, -1);
-  for (size_t k = 0; k < plain.outputs.size() && plain.outputs.size() > 1; k++) {
+  for (size_t k = c.first_alone ? 0 : 1; k < plain.outputs.size() && plain.outputs.size() > 1; k++) {
     Differences probe(c, values, int(k));
     double reached = 0;
     for (const Numbers& dy : probe.dys) for (const double g : dy) reached += std::abs(g);
@@ -243,15 +243,12 @@ void check_gradients(const OpCase& c, const std::vector<Numbers>& values, const 
   }
 }
 
-void check_threads(const OpCase& c, const std::vector<Numbers>& values, DType dtype) {
-  const int before = omp_get_max_threads();
-  omp_set_num_threads(1);
-  const Result one = run(c, values, {.dtype = dtype}, dtype);
-  omp_set_num_threads(many_threads);
+void check_threads(const OpCase& c, const std::vector<Numbers>& values, DType dtype, const Result& one) {
+  if (!c.threads) return;
+  const Threads threads(many_threads);
   const Result many = run(c, values, {.dtype = dtype}, dtype);
-  omp_set_num_threads(before);
-  CHECK_MESSAGE(one.outputs == many.outputs, c.name, ": outputs in ", dtype, " depend on the number of threads");
-  CHECK_MESSAGE(one.gradients == many.gradients, c.name, ": gradients in ", dtype, " depend on the number of threads");
+  CHECK_MESSAGE(one.outputs == many.outputs, c.name, ": outputs in ", name_of(dtype), " depend on the number of threads");
+  CHECK_MESSAGE(one.gradients == many.gradients, c.name, ": gradients in ", name_of(dtype), " depend on the number of threads");
 }
 
 void check_kernels(const OpCase& c, const std::vector<Numbers>& values, DType dtype, const Result& wanted) {
@@ -276,7 +273,7 @@ void check_dtype(const OpCase& c, DType dtype) {
       check_close(str(c.name, ", bf16 gradient of input ", i, " on top of another"), wanted, added.gradients[i], c.b16, c.inputs[i].shape);
     }
   }
-  check_threads(c, values, dtype);
+  check_threads(c, values, dtype, narrow);
   check_kernels(c, values, dtype, narrow);
 }
 
@@ -348,6 +345,9 @@ void check_close(const std::string& what, const Numbers& wanted, const Numbers& 
                 first_bad < 0 ? std::string() : str("; first bad at ", place(first_bad, shape), ": ", given[first_bad], " instead of ", wanted[first_bad]));
 }
 
+Threads::Threads(int count) : before_(omp_get_max_threads()) { omp_set_num_threads(count); }
+Threads::~Threads() { omp_set_num_threads(before_); }
+
 GuardedMemory::GuardedMemory() : before_(memory_debug()), violations_(guard_violations()) { memory_debug() = {.poison = true, .guard = true}; }
 GuardedMemory::~GuardedMemory() {
   memory_debug() = before_;
@@ -357,6 +357,7 @@ GuardedMemory::~GuardedMemory() {
 void check_op(const OpCase& c) {
   INFO(c.name);
   const GuardedMemory guarded;
+  const Threads one(1);
   const std::vector<Numbers> values = draw_inputs(c, DType::f64);
   const Result plain = run(c, values, {}, DType::f64);
   check_gradients(c, values, plain);

@@ -66,12 +66,25 @@ struct OpCase {
   Tolerance b16 = {2e-5, 2e-2};
   int samples = 64;                 // elements an input whose gradient is checked by differences
   bool kernels = true;              // false for sizes at which only the CPU goes another way
+  bool threads = true;              // false where the number of threads may show in the last digits
+  bool first_alone = true;          // false if a gradient of the first output alone is refused
 };
 void check_op(const OpCase& c);
 
 // For tests of their own making: fails with NMSE, largest error and first bad index where `given` is not `wanted`.
 void check_close(const std::string& what, const std::vector<double>& wanted, const std::vector<double>& given,
                  Tolerance tolerance, const Shape& shape = {});
+
+// While it lives, OpenMP uses so many threads.
+class Threads {
+ public:
+  explicit Threads(int count);
+  ~Threads();
+  Threads(const Threads&) = delete;
+
+ private:
+  int before_;
+};
 
 // While it lives, memory is poisoned and guarded; at its end no guard may have been broken.
 class GuardedMemory {

@@ -1,4 +1,4 @@
-// depthwise_conv and depthwise_conv_gelu: against plain loops, against differences, between types, devices and thread counts.
+// depthwise_conv and depthwise_conv_gelu: against plain loops and differences, between types, devices, thread counts.
 #include <doctest/doctest.h>
 #include <omp.h>
 
@@ -17,7 +17,8 @@ struct Case {
 };
 
 std::ostream& operator<<(std::ostream& out, const Case& c) {
-  return out << c.batch << 'x' << c.height << 'x' << c.width << 'x' << c.channels << " kernel " << c.kernel << (c.gelu ? " gelu" : "");
+  out << c.batch << 'x' << c.height << 'x' << c.width << 'x' << c.channels;
+  return out << " kernel " << c.kernel << (c.gelu ? " gelu" : "");
 }
 
 using Numbers = std::vector<double>;
@@ -57,7 +58,7 @@ void ask_for_gradient(Tensor& parameter, DType dtype) {
   parameter.slot()->dtype = dtype;
 }
 
-// Runs the op forward and back; the gradients of weight and bias are f32, as a parameter's, or f64. `times` runs add up.
+// Runs the op forward and back; gradients of weight and bias are f32, as a parameter's, or f64. `times` runs add up.
 Results run(const Case& c, const Inputs& in, DType dtype, Device device, int times = 1) {
   const Shape map{c.batch, c.height, c.width, c.channels};
   const DType gradient = dtype == DType::f64 ? DType::f64 : DType::f32;
@@ -83,7 +84,9 @@ Results run(const Case& c, const Inputs& in, DType dtype, Device device, int tim
 Results plain_loops(const Case& c, const Inputs& in) {
   const int64_t pad = c.kernel / 2;
   Results r{Numbers(in.x.size()), Numbers(in.x.size()), Numbers(in.weight.size()), Numbers(in.bias.size())};
-  const auto at = [&](int64_t b, int64_t h, int64_t w, int64_t k) { return ((b * c.height + h) * c.width + w) * c.channels + k; };
+  const auto at = [&](int64_t b, int64_t h, int64_t w, int64_t k) {
+    return ((b * c.height + h) * c.width + w) * c.channels + k;
+  };
   const auto each_term = [&](int64_t h, int64_t w, const auto& f) {
     for (int64_t i = 0; i < c.kernel; i++)
       for (int64_t j = 0; j < c.kernel; j++) {
@@ -98,7 +101,9 @@ Results plain_loops(const Case& c, const Inputs& in) {
           const double* taps = in.weight.data() + k * c.kernel * c.kernel;
           double* dtaps = r.dweight.data() + k * c.kernel * c.kernel;
           double pre = c.with_bias ? in.bias[k] : 0;
-          each_term(h, w, [&](int64_t row, int64_t column, int64_t tap) { pre += taps[tap] * in.x[at(b, row, column, k)]; });
+          each_term(h, w, [&](int64_t row, int64_t column, int64_t tap) {
+            pre += taps[tap] * in.x[at(b, row, column, k)];
+          });
           r.y[at(b, h, w, k)] = c.gelu ? gelu_value(pre) : pre;
           const double dpre = in.dy[at(b, h, w, k)] * (c.gelu ? gelu_slope(pre) : 1);
           if (c.with_bias) r.dbias[k] += dpre;
@@ -138,8 +143,9 @@ void check_equal(const Results& a, const Results& b) {
 
 // Every kind of remainder: of spans along W, of channel blocks, of maps smaller than the kernel.
 const std::vector<Case> cases = {
-    {1, 1, 1, 1, 3, false}, {2, 5, 7, 9, 7, false},  {1, 7, 5, 1, 7, true},  {2, 9, 9, 5, 3, true},   {1, 1, 9, 7, 7, true},
-    {2, 9, 1, 17, 3, true}, {1, 5, 15, 16, 5, true}, {3, 4, 8, 33, 7, true}, {1, 6, 6, 8, 1, false}, {1, 3, 10, 24, 9, true, false},
+    {1, 1, 1, 1, 3, false}, {2, 5, 7, 9, 7, false},  {1, 7, 5, 1, 7, true},  {2, 9, 9, 5, 3, true},
+    {1, 1, 9, 7, 7, true},  {2, 9, 1, 17, 3, true},  {1, 5, 15, 16, 5, true}, {3, 4, 8, 33, 7, true},
+    {1, 6, 6, 8, 1, false}, {1, 3, 10, 24, 9, true, false},
 };
 
 }  // namespace
@@ -284,8 +290,9 @@ TEST_CASE("depthwise_conv: writes within bounds and reads nothing that was not w
 TEST_CASE("depthwise_conv: shapes that do not fit are refused by name") {
   const auto zeros = [](const Shape& shape) { return Tensor::zeros(shape, DType::f32); };
   const Tensor x = zeros({1, 5, 5, 3});
-  CHECK_THROWS_WITH_AS(depthwise_conv(x, zeros({4, 1, 3, 3}), {}), doctest::Contains("[depthwise_conv] x is [1, 5, 5, 3]"), Error);
+  const doctest::Contains named("[depthwise_conv] x is [1, 5, 5, 3]"), bias_form("bias must be [C]");
+  CHECK_THROWS_WITH_AS(depthwise_conv(x, zeros({4, 1, 3, 3}), {}), named, Error);
   CHECK_THROWS_WITH_AS(depthwise_conv(x, zeros({3, 1, 4, 4}), {}), doctest::Contains("odd"), Error);
-  CHECK_THROWS_WITH_AS(depthwise_conv_gelu(x, zeros({3, 1, 3, 3}), zeros({4})), doctest::Contains("bias must be [C]"), Error);
+  CHECK_THROWS_WITH_AS(depthwise_conv_gelu(x, zeros({3, 1, 3, 3}), zeros({4})), bias_form, Error);
   CHECK_THROWS_AS(depthwise_conv(zeros({5, 5, 3}), zeros({3, 1, 3, 3}), {}), Error);
 }

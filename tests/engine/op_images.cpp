@@ -56,7 +56,7 @@ std::vector<double> rows_of(const Batch& batch, const std::vector<double>& image
 }
 
 PixelPlan plan_of(PixelPlan::Mix mix, bool erase, const Batch& batch) {
-  PixelPlan plan{.mean = {0.485f, 0.456f, 0.406f}, .std = {0.229f, 0.224f, 0.225f}, .mix = mix, .lambda = 0.3f,
+  PixelPlan plan{.mean = {0.485f, 0.456f, 0.406f}, .std = {0.229f, 0.224f, 0.225f}, .erase = {}, .mix = mix, .lambda = 0.3f,
                  .cut = {2, 3, 4, 5}, .noise = RandomStream(9, "erase"), .step = 17};
   plan.mean.resize(batch.channels);
   plan.std.resize(batch.channels);

@@ -58,7 +58,8 @@ OpCase residual_norm_case(const Shape& shape, RowNorm norm, bool alpha, double r
             const Tensor s = residual(in[0], in[1], alpha ? in[4] : Tensor(), dropping(rate));
             return Outputs(keep_sum ? s : Tensor(), norm_of(norm, s, in[2], in[3]));
           },
-          .samples = 24};
+          .samples = 24,
+          .first_alone = false};
 }
 
 // What residual does to the branch of each sample, seen with x = 0 and f = 1.
@@ -110,7 +111,18 @@ TEST_CASE("ops: residual_norm of a tensor and itself") {
             .twin = [](const Inputs& in) {
               const Tensor s = scale(in[0], 2);
               return Outputs(s, layer_norm(s, in[1], in[2], 0.1));
-            }});
+            },
+            .first_alone = false});
+}
+
+TEST_CASE("ops: residual_norm says so when only the sum was used") {
+  Tensor x = Tensor::full({2, 3}, 1, DType::f32);
+  want_grad(x);
+  const Tensor w = Tensor::full({3}, 1, DType::f32);
+  Tape tape;
+  const TapeScope open(&tape);
+  const Sum s = residual_norm(x, x, {}, {}, RowNorm::layer, w, w, 1e-5, true);
+  CHECK_THROWS_WITH_AS(tape.backward(s.sum), doctest::Contains("call residual instead"), Error);
 }
 
 TEST_CASE("drop path: the fraction that is kept, and the scale") {
@@ -147,8 +159,8 @@ TEST_CASE("ops: residuals refuse what does not fit") {
   const Tensor x = Tensor::zeros({2, 3}, DType::f32), w = Tensor::zeros({3}, DType::f32), bad = Tensor::zeros({2}, DType::f32);
   CHECK_THROWS_WITH_AS(residual(x, bad, {}, {}), doctest::Contains("[residual] x is [2, 3], branch is [2]"), Error);
   CHECK_THROWS_AS(residual(x, x, bad, {}), Error);
-  CHECK_THROWS_WITH_AS(residual(x, x, {}, {.rate = 1}), doctest::Contains("rate must be in [0, 1)"), Error);
-  CHECK_THROWS_AS(residual(x, x, {}, {.rate = -0.1}), Error);
+  CHECK_THROWS_WITH_AS(residual(x, x, {}, dropping(1)), doctest::Contains("rate must be in [0, 1)"), Error);
+  CHECK_THROWS_AS(residual(x, x, {}, dropping(-0.1)), Error);
   CHECK_THROWS_AS(residual_norm(x, x, {}, {}, RowNorm::layer, bad, w, 1e-5, true), Error);
   CHECK_THROWS_AS(residual_norm(x, x, bad, {}, RowNorm::layer, w, w, 1e-5, true), Error);
   const Tensor thin = Tensor::zeros({2, 1}, DType::f32), one = Tensor::zeros({1}, DType::f32);

@@ -104,6 +104,10 @@ Trainer::Trainer(const Recipe& recipe, const std::vector<const char*>& command_l
 bool Trainer::stopping() const { return stop_signal() != 0; }
 
 int Trainer::run() {
+  if (position_.epoch >= recipe_.schedule.epochs) {
+    fmt::print("finished before: {} steps are done, run folder {}\n", position_.step, folder_.paths.root.string());
+    return int(Exit::ok);
+  }
   progress_.log(fmt::format("{}: {} parameters, {} training and {} validation images, {} steps", recipe_.model.family,
                             training_.model->store.count(), train_data_->size(), val_data_->size(), steps_per_epoch_ * recipe_.schedule.epochs));
   progress_.start("", steps_per_epoch_ * recipe_.schedule.epochs, position_.step);

@@ -84,7 +84,7 @@ TEST_CASE("gemm: the number of threads does not show" * doctest::may_fail()) {
           gemm(g, a, b, c);
           results[count - 1] = c.values();
         }
-        CHECK_MESSAGE(results[0] == results[1], m, " x ", n, " x ", k, " in ", name_of(dtype), transpose_a ? " with A^T" : " with B^T");
+        CHECK_MESSAGE(results[0] == results[1], m, " x ", n, " x ", k, " in ", str(dtype), transpose_a ? " with A^T" : " with B^T");
       }
 }
 #endif

@@ -247,8 +247,8 @@ void check_threads(const OpCase& c, const std::vector<Numbers>& values, DType dt
   if (!c.threads) return;
   const Threads threads(many_threads);
   const Result many = run(c, values, {.dtype = dtype}, dtype);
-  CHECK_MESSAGE(one.outputs == many.outputs, c.name, ": outputs in ", name_of(dtype), " depend on the number of threads");
-  CHECK_MESSAGE(one.gradients == many.gradients, c.name, ": gradients in ", name_of(dtype), " depend on the number of threads");
+  CHECK_MESSAGE(one.outputs == many.outputs, c.name, ": outputs in ", str(dtype), " depend on the number of threads");
+  CHECK_MESSAGE(one.gradients == many.gradients, c.name, ": gradients in ", str(dtype), " depend on the number of threads");
 }
 
 void check_kernels(const OpCase& c, const std::vector<Numbers>& values, DType dtype, const Result& wanted) {

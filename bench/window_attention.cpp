@@ -7,9 +7,9 @@
 namespace {
 
 struct Case {
+  Arena arena;   // outlives the gradients made in it
   Tensor qkv, table, dout;
   WindowAttention config;
-  Arena arena;
   double macs;   // of one product
 };
 

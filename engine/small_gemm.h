@@ -36,16 +36,18 @@ template <class C> struct SmallGemm {
 template <bool TransposeA, int Rows, int Vectors, class C>
 inline void small_tile(const SmallGemm<C>& g, int row, int column) {
   using V = Vector<C>;
-  typename V::type sum[Rows][Vectors];
+  // Copies, because a store of a vector might change what g says, for all the compiler knows.
+  const int64_t a_stride = g.a_stride, b_stride = g.b_stride, c_stride = g.c_stride, corner = row * c_stride + column;
+  const C *a = TransposeA ? g.a + row : g.a + row * a_stride, *b = g.b + column, *init = g.init;
+  C* c = g.c + corner;
+  const int k = g.k;
+  typename V::type sum[Rows][Vectors] = {};
+  if (init)
 #pragma GCC unroll 8
-  for (int r = 0; r < Rows; r++)
+    for (int r = 0; r < Rows; r++)
 #pragma GCC unroll 4
-    for (int v = 0; v < Vectors; v++)
-      sum[r][v] = g.init ? V::load(g.init + (row + r) * g.c_stride + column + v * lanes<C>) : typename V::type{};
-  const C* a = TransposeA ? g.a + row : g.a + row * g.a_stride;
-  const C* b = g.b + column;
-  const int64_t a_stride = g.a_stride, b_stride = g.b_stride;
-  for (int p = 0, k = g.k; p < k; p++) {
+      for (int v = 0; v < Vectors; v++) sum[r][v] = V::load(init + corner + r * c_stride + v * lanes<C>);
+  for (int p = 0; p < k; p++) {
     typename V::type right[Vectors];
 #pragma GCC unroll 4
     for (int v = 0; v < Vectors; v++) right[v] = V::load(b + v * lanes<C>);
@@ -61,7 +63,7 @@ inline void small_tile(const SmallGemm<C>& g, int row, int column) {
 #pragma GCC unroll 8
   for (int r = 0; r < Rows; r++)
 #pragma GCC unroll 4
-    for (int v = 0; v < Vectors; v++) V::store(g.c + (row + r) * g.c_stride + column + v * lanes<C>, sum[r][v]);
+    for (int v = 0; v < Vectors; v++) V::store(c + r * c_stride + v * lanes<C>, sum[r][v]);
 }
 
 // A column of tiles. The rows are dealt out evenly, so that no tile is too low to hide the latency of a multiply-add.

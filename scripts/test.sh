@@ -61,7 +61,7 @@ address() {
 # Only what starts threads itself: the barriers of OpenMP are invisible to this sanitizer, so OpenMP gets one thread.
 threads() {
   local topics=() suites=()
-  has_case engine fibers && suites+=(engine) topics+=(fibers)
+  has_case engine fibers && suites+=(engine) topics+=("fibers*,*workers")
   has_case data loader && suites+=(data) topics+=(loader)
   [ ${#suites[@]} -gt 0 ] || return
   build --sanitize thread "${suites[@]/#/test_}" || return

@@ -45,7 +45,7 @@ int run_predict(const PredictOptions& options) {
   const Recipe& recipe = loaded.training->recipe;
   const std::unique_ptr<Dataset> data = open_images(options.images);
   Renderer renderer(augment_config(recipe));
-  bool damaged = false;
+  Exit code = Exit::ok;   // of the last image that could not be read; the others are answered
   for (int64_t i = 0; i < data->size(); i++) {
     Batch batch{.count = 1, .height = recipe.model.img_size, .width = recipe.model.img_size, .channels = recipe.model.in_chans};
     batch.images.resize(size_t(batch.height) * batch.width * batch.channels);
@@ -57,8 +57,9 @@ int run_predict(const PredictOptions& options) {
       data->read(i, bytes);
       renderer.evaluation(bytes, batch.images.data());
     } catch (const Error& error) {
-      fmt::print(stderr, "{}: {}\n", data->name(i), error.what());
-      damaged = true;
+      const std::string what = error.what(), name = data->name(i);
+      fmt::print(stderr, "lipsgrad: {}\n", what.find(name) == std::string::npos ? name + ": " + what : what);
+      code = error.exit;
       continue;
     }
     const Input input = make_input(batch, recipe, 0, false);
@@ -74,5 +75,5 @@ int run_predict(const PredictOptions& options) {
       fmt::print("  {:6.2f} %  {}\n", 100 * p[c], size_t(c) < loaded.classes.size() ? loaded.classes[c] : std::to_string(c));
     }
   }
-  return int(damaged ? Exit::bad_data : Exit::ok);
+  return int(code);
 }

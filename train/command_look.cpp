@@ -21,7 +21,8 @@ int run_report(const ReportOptions& options) {
 }
 
 int run_devices(const DevicesOptions& options) {
-  const nlohmann::json host = describe_session({}, 0);
+  nlohmann::json host = describe_session({}, 0);
+  for (const char* of_a_run : {"command", "first_step", "start_time"}) host.erase(of_a_run);
   const char* vectors =
 #if defined(__AVX512F__)
       "AVX-512";
@@ -36,7 +37,7 @@ int run_devices(const DevicesOptions& options) {
   }
   fmt::print("cpu    built for {} vectors\n", vectors);
   for (const auto& [key, value] : host.items())
-    if (value.is_primitive() && key != "command") fmt::print("       {}: {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
+    if (value.is_primitive()) fmt::print("       {}: {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
   fmt::print("cuda   none: this binary was built without CUDA\n");
   return int(Exit::ok);
 }

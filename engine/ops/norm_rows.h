@@ -63,8 +63,12 @@ template <class T> struct NormBackward {
     });
     if (!dx) return;
     T* out = dx + row * columns;
+    const bool keep_old = add;
     kind.backward(team, columns, s, [&](int64_t j) { return C(in[j]); }, [&](int64_t j) { return C(g[j]) * w[j]; },
-                  [&](int64_t j, C v) { out[j] = T((add ? C(out[j]) : C(0)) + v); });
+                  [&](int64_t j, C v) {
+                    const C old = out[j];
+                    out[j] = T((keep_old ? old : C(0)) + v);
+                  });
   }
 };
 

@@ -23,21 +23,24 @@ template <class T> struct Forward {
   }
 };
 
-template <class T> struct Backward {   // df = k alpha dy, dalpha = sum k dy f
+template <class T, bool weighted> struct Backward {   // df = k alpha dy, dalpha = sum k dy f
   const T *f, *dy;
   const Compute<T>* alpha;
-  T* df;   // null if f wants no gradient
+  T* df;
   bool add;
   int64_t columns;
   DropFactor keep;
   template <class Team> HD void operator()(int64_t row, const Team& team, const ColumnSums<Compute<T>>& sums) const {
     using C = Compute<T>;
-    const int64_t at = row * columns;
+    const T *fr = f + row * columns, *g = dy + row * columns;
+    const C* a = alpha;
+    T* to = df + row * columns;
     const C k = keep(row);
-    if (alpha) team.each(columns, [&](int64_t j) { sums.add(0, j, k * C(dy[at + j]) * C(f[at + j])); });
-    if (!df) return;
+    const bool keep_old = add;
     team.each(columns, [&](int64_t j) {
-      df[at + j] = T((add ? C(df[at + j]) : C(0)) + k * (alpha ? alpha[j] : C(1)) * C(dy[at + j]));
+      const C kg = k * C(g[j]), old = to[j];
+      if constexpr (weighted) sums.add(0, j, kg * C(fr[j]));
+      to[j] = T((keep_old ? old : C(0)) + (weighted ? a[j] * kg : kg));
     });
   }
 };
@@ -57,13 +60,16 @@ Tensor residual(const Tensor& x, const Tensor& f, const Tensor& alpha, const Dro
     map_rows(x.device(), x.rows(), Forward<T>{x.data<T>(), f.data<T>(), a ? a.data<C>() : nullptr, y.data<T>(), columns, keep});
   });
   record("residual", y, {x, f, alpha}, [=](const Tensor& dy) {
-    const Into target = f.wants_grad() ? into(f) : Into{Tensor(), 0};
+    const Into target = f.wants_grad() ? into(f) : Into{Tensor::like(f), 0};   // scratch where nobody wants it
     dispatch(dy.dtype(), [&]<class T>() {
       using C = Compute<T>;
-      const Backward<T> back{f.data<T>(), dy.data<T>(), a ? a.data<C>() : nullptr, target.grad ? target.grad.data<T>() : nullptr,
-                             target.beta != 0, columns, keep};
-      const Tensor sums = map_rows_reduce<C>(dy.device(), dy.rows(), columns, 1, back);
-      if (alpha) add_sums<C>(sums, 0, alpha);
+      const auto run = [&]<bool weighted>() {
+        const Backward<T, weighted> back{f.data<T>(), dy.data<T>(), weighted ? a.data<C>() : nullptr, target.grad.data<T>(),
+                                         target.beta != 0, columns, keep};
+        return map_rows_reduce<C>(dy.device(), dy.rows(), columns, 1, back);
+      };
+      if (a) add_sums<C>(run.template operator()<true>(), 0, alpha);
+      else run.template operator()<false>();
     });
     pass_on(dy, x);
   });

@@ -26,10 +26,12 @@ template <class T> struct Forward {
   }
 };
 
-template <class T> struct Backward {
-  const T *x, *f, *dsum, *dnorm;    // dsum null: nobody used the sum
+// `weighted`: alpha is there. A gradient that nobody wants is written to scratch, so that the loops have no branches.
+template <class T, bool weighted> struct Backward {
+  const T *x, *f, *dsum, *dnorm;
+  Compute<T> take_sum;              // 1, or 0 where nobody used the sum; dsum then points to any numbers
   const Compute<T>*alpha, *w;
-  T *dx, *df;                       // df null if the branch wants no gradient
+  T *dx, *df;
   bool add_x, add_f;
   int64_t columns;
   DropFactor keep;
@@ -37,19 +39,23 @@ template <class T> struct Backward {
   template <class Team> HD void operator()(int64_t row, const Team& team, const ColumnSums<Compute<T>>& sums) const {
     using C = Compute<T>;
     const int64_t at = row * columns;
-    const T *xr = x + at, *fr = f + at, *g = dnorm + at, *gs = dsum ? dsum + at : nullptr;
-    const C k = keep(row);
-    const auto sum = [&](int64_t j) { return C(xr[j]) + k * (alpha ? alpha[j] : C(1)) * C(fr[j]); };
+    const T *xr = x + at, *fr = f + at, *g = dnorm + at, *gs = dsum + at;
+    T *to_x = dx + at, *to_f = df + at;
+    const C *a = alpha, *gain = w;
+    const C k = keep(row), take = take_sum;
+    const auto branch = [&](int64_t j) { return weighted ? k * a[j] : k; };
+    const auto sum = [&](int64_t j) { return C(xr[j]) + branch(j) * C(fr[j]); };
     const auto s = kind.statistics(team, columns, sum);
     team.each(columns, [&](int64_t j) {
       sums.add(0, j, C(g[j]) * (sum(j) - s.mean) * s.scale);   // dw
       sums.add(1, j, C(g[j]));                                 // db
     });
-    kind.backward(team, columns, s, sum, [&](int64_t j) { return C(g[j]) * w[j]; }, [&](int64_t j, C v) {
-      const C ds = v + (gs ? C(gs[j]) : C(0));
-      if (alpha) sums.add(2, j, k * ds * C(fr[j]));            // dalpha
-      if (df) df[at + j] = T((add_f ? C(df[at + j]) : C(0)) + k * (alpha ? alpha[j] : C(1)) * ds);
-      if (dx) dx[at + j] = T((add_x ? C(dx[at + j]) : C(0)) + ds);
+    const bool keep_x = add_x, keep_f = add_f;
+    kind.backward(team, columns, s, sum, [&](int64_t j) { return C(g[j]) * gain[j]; }, [&](int64_t j, C v) {
+      const C ds = v + take * C(gs[j]), old_f = to_f[j], old_x = to_x[j];
+      if constexpr (weighted) sums.add(2, j, k * ds * C(fr[j]));   // dalpha
+      to_f[j] = T((keep_f ? old_f : C(0)) + branch(j) * ds);
+      to_x[j] = T((keep_x ? old_x : C(0)) + ds);
     });
   }
 };
@@ -76,17 +82,20 @@ Sum residual_norm(const Tensor& x, const Tensor& f, const Tensor& alpha, const D
   });
   record("residual_norm", sum, out, {x, f, alpha, weight, bias}, [=](const Tensor& dsum, const Tensor& dnorm) {
     check(bool(dnorm), "[residual_norm] the normalised rows were not used: call residual instead");
-    const Into to_f = f.wants_grad() ? into(f) : Into{Tensor(), 0};
-    const Into to_x = x.wants_grad() ? into(x) : Into{Tensor(), 0};
+    const auto target = [&](const Tensor& t) { return t.wants_grad() ? into(t) : Into{Tensor::like(x), 0}; };
+    const Into to_f = target(f), to_x = target(x);
     dispatch(dnorm.dtype(), [&]<class T>() {
       using C = Compute<T>;
-      const Backward<T> back{x.data<T>(), f.data<T>(), dsum ? dsum.data<T>() : nullptr, dnorm.data<T>(), a ? a.data<C>() : nullptr,
-                             w.data<C>(), to_x.grad ? to_x.grad.data<T>() : nullptr, to_f.grad ? to_f.grad.data<T>() : nullptr,
-                             to_x.beta != 0, to_f.beta != 0, columns, keep, {layer, C(eps)}};
-      const Tensor sums = map_rows_reduce<C>(dnorm.device(), dnorm.rows(), columns, 3, back);
+      const auto run = [&]<bool weighted>() {
+        const Backward<T, weighted> back{x.data<T>(), f.data<T>(), (dsum ? dsum : dnorm).data<T>(), dnorm.data<T>(), C(dsum ? 1 : 0),
+                                         weighted ? a.data<C>() : nullptr, w.data<C>(), to_x.grad.data<T>(), to_f.grad.data<T>(),
+                                         to_x.beta != 0, to_f.beta != 0, columns, keep, {layer, C(eps)}};
+        return map_rows_reduce<C>(dnorm.device(), dnorm.rows(), columns, weighted ? 3 : 2, back);
+      };
+      const Tensor sums = a ? run.template operator()<true>() : run.template operator()<false>();
       add_sums<C>(sums, 0, weight);
       add_sums<C>(sums, 1, bias);
-      if (alpha) add_sums<C>(sums, 2, alpha);
+      if (a) add_sums<C>(sums, 2, alpha);
     });
   });
   return {sum, out};

@@ -44,65 +44,112 @@ template <class C> struct Scratch {
   }
 };
 
-template <class F> void each_token(const AttentionShape& a, int64_t window, F&& f) {
-  const int top = a.top(window), left = a.left(window);
-  for (int y = 0, i = 0; y < a.window; y++)
-    for (int x = 0; x < a.window; x++, i++) f(i, a.token(window, top + y, left + x));
+// Calls f(i, token) for the tokens of a window. Everything that needs a division stands outside the loops: inside, it would delay every load.
+template <class F> inline void each_token(const AttentionShape& a, int64_t window, F&& f) {
+  const int side = a.window, top = a.top(window) + a.shift, left = a.left(window) + a.shift, height = a.height, width = a.width;
+  const int64_t map = window / a.windows_a_map() * height;
+  for (int y = 0, i = 0; y < side; y++) {
+    const int64_t row = (map + (top + y < height ? top + y : top + y - height)) * width;
+    for (int x = 0; x < side; x++, i++) f(i, row + (left + x < width ? left + x : left + x - width));
+  }
+}
+
+// Asks for the places of a window's tokens before they are written: their pieces lie too far apart for the hardware to guess, and stores
+// that wait for memory hold up everything behind them.
+template <class T> void prefetch(const AttentionShape& a, int64_t window, T* to, int64_t stride) {
+  const int bytes = a.dim * int(sizeof(T));
+  each_token(a, window, [&](int, int64_t token) {
+    const char* p = reinterpret_cast<const char*>(to + token * stride);
+    for (int byte = 0; byte < bytes; byte += 64) __builtin_prefetch(p + byte, 1);
+  });
+}
+
+// Whole vectors from and to storage. Written out, because a loop over numbers of two types is not reliably made into vector code.
+template <class C, class T> typename Vector<C>::type widen(const T* from) {
+  if constexpr (std::is_same_v<T, C>) return Vector<C>::load(from);
+  typename Vector<C>::type v;
+  for (int l = 0; l < lanes<C>; l++) v[l] = C(from[l]);
+  return v;
+}
+template <class C, class T> void narrow(typename Vector<C>::type v, T* to) {
+  if constexpr (std::is_same_v<T, C>) return Vector<C>::store(to, v);
+  for (int l = 0; l < lanes<C>; l++) to[l] = T(v[l]);
+}
+template <class C> C sum_of(typename Vector<C>::type v) {
+  C sum = 0;
+  for (int l = 0; l < lanes<C>; l++) sum += v[l];
+  return sum;
+}
+template <class C> C dot(const C* x, const C* y, int n) {
+  typename Vector<C>::type sum{};
+  for (int c = 0; c < n; c += lanes<C>) sum += Vector<C>::load(x + c) * Vector<C>::load(y + c);
+  return sum_of<C>(sum);
 }
 
 // Copies the tokens of a window, `stride` numbers apart, and normalises them as the similarity asks.
 template <class T, class C>
 void load(const AttentionShape& a, int64_t window, const T* from, int64_t stride, Similarity similarity, int row, const Tokens<C>& to) {
+  const int dim = a.dim, whole = dim / lanes<C> * lanes<C>;
   each_token(a, window, [&](int i, int64_t token) {
     const T* x = from + token * stride;
     C* y = to.rows + i * row;
-    for (int c = 0; c < a.dim; c++) y[c] = C(x[c]);
-    if (similarity == Similarity::dot) return;
-    C square = 0;
-#pragma omp simd reduction(+ : square)
-    for (int c = 0; c < row; c++) square += y[c] * y[c];
-    const RowScale<C> scale = row_scale(similarity, square, a.eps);
-    for (int c = 0; c < row; c++) y[c] *= scale.inverse;
+    for (int c = 0; c < whole; c += lanes<C>) Vector<C>::store(y + c, widen<C>(x + c));
+    for (int c = whole; c < dim; c++) y[c] = C(x[c]);
+  });
+  if (similarity == Similarity::dot) return;
+  const int n = a.tokens();
+  for (int i = 0; i < n; i++) to.inverse[i] = dot(to.rows + i * row, to.rows + i * row, row);
+  for (int i = 0; i < n; i++) {
+    const RowScale<C> scale = row_scale(similarity, to.inverse[i], a.eps);
     to.inverse[i] = scale.inverse;
     to.along[i] = scale.along;
-  });
+  }
+  for (int i = 0; i < n; i++)
+    for (C *y = to.rows + i * row, *end = y + row; y < end; y += lanes<C>) Vector<C>::store(y, to.inverse[i] * Vector<C>::load(y));
 }
 
 // Takes the gradient of the normalised tokens back to the tokens and writes it where they came from.
 template <class T, class C>
 void store_gradient(const AttentionShape& a, int64_t window, const Tokens<C>& x, const C* gradient, C factor, Similarity similarity, int row,
                     T* to, int64_t stride, bool add) {
+  const int dim = a.dim, whole = dim / lanes<C> * lanes<C>;
   each_token(a, window, [&](int i, int64_t token) {
     const C *unit = x.rows + i * row, *g = gradient + i * row;
     T* out = to + token * stride;
-    C inverse = factor, pull = 0;
-    if (similarity != Similarity::dot) {
-      C dot = 0;
-#pragma omp simd reduction(+ : dot)
-      for (int c = 0; c < row; c++) dot += unit[c] * g[c];
-      inverse *= x.inverse[i];
-      pull = x.along[i] * dot;
+    const bool normalised = similarity != Similarity::dot;
+    const C inverse = normalised ? factor * x.inverse[i] : factor;
+    const C pull = normalised ? x.along[i] * dot(unit, g, row) : C(0);
+    for (int c = 0; c < whole; c += lanes<C>) {
+      const auto value = inverse * (Vector<C>::load(g + c) - pull * Vector<C>::load(unit + c));
+      narrow<C>(add ? value + widen<C>(out + c) : value, out + c);
     }
-    if (add)
-      for (int c = 0; c < a.dim; c++) out[c] = T(C(out[c]) + inverse * (g[c] - pull * unit[c]));
-    else
-      for (int c = 0; c < a.dim; c++) out[c] = T(inverse * (g[c] - pull * unit[c]));
+    for (int c = whole; c < dim; c++) {
+      const C value = inverse * (g[c] - pull * unit[c]);
+      out[c] = T(add ? value + C(out[c]) : value);
+    }
   });
+}
+
+// Calls f(i, j, e) for every pair of tokens and the place e of their bias in the table.
+template <class F> inline void each_pair(int side, F&& f) {
+  for (int i = 0; i < side * side; i++)
+    for (int y = 0, j = 0; y < side; y++) {
+      const int last = (i / side - y + side - 1) * (2 * side - 1) + i % side + side - 1;
+      for (int x = 0; x < side; x++, j++) f(i, j, last - x);
+    }
 }
 
 // The head's bias for every pair of tokens, laid out like the logits.
 template <class C> void spread_bias(const AttentionShape& a, const C* table, int stride, C* bias) {
-  for (int i = 0; i < a.tokens(); i++) {
-    C* row = bias + int64_t(i) * stride;
-    for (int j = 0; j < a.tokens(); j++) row[j] = table ? table[a.relative(i, j)] : C(0);
-    for (int j = a.tokens(); j < stride; j++) row[j] = C(padding_logit);
-  }
+  const int n = a.tokens();
+  std::fill_n(bias, n * stride, C(0));
+  for (int i = 0; i < n; i++) std::fill(bias + i * stride + n, bias + (i + 1) * stride, C(padding_logit));
+  if (table) each_pair(a.window, [=](int i, int j, int e) { bias[i * stride + j] = table[e]; });
 }
 
 template <class C> void gather_bias_gradient(const AttentionShape& a, const C* dbias, int stride, C* table) {
   std::fill_n(table, a.relative_positions(), C(0));
-  for (int i = 0; i < a.tokens(); i++)
-    for (int j = 0; j < a.tokens(); j++) table[a.relative(i, j)] += dbias[int64_t(i) * stride + j];
+  each_pair(a.window, [=](int i, int j, int e) { table[e] += dbias[i * stride + j]; });
 }
 
 // logits = scale q k + bias + mask
@@ -147,6 +194,7 @@ template <class T> void forward(const AttentionForward<T>& call, int64_t window,
   load(a, window, qkv + channels, 3 * channels, a.similarity, s.dim, s.k);
   load(a, window, qkv + 2 * channels, 3 * channels, value_similarity(a.similarity), s.dim, s.v);
   make_logits(a, window, s);
+  prefetch(a, window, call.out + head * a.dim, channels);
   const int64_t unit = window * a.heads + head;
   C entropy = 0;
   C* inverse = s.q.inverse;   // q is not needed any more
@@ -158,10 +206,12 @@ template <class T> void forward(const AttentionForward<T>& call, int64_t window,
   }
   call.entropy[unit] = entropy;
   small_gemm<false, C>({n, s.dim, n, s.logits, s.tokens, s.v.rows, s.dim, nullptr, s.product, s.dim});
+  const int whole = a.dim / lanes<C> * lanes<C>;
   each_token(a, window, [&](int i, int64_t token) {
     T* out = call.out + token * channels + head * a.dim;
     const C* row = s.product + i * s.dim;
-    for (int c = 0; c < a.dim; c++) out[c] = T(inverse[i] * row[c]);
+    for (int c = 0; c < whole; c += lanes<C>) narrow<C>(inverse[i] * Vector<C>::load(row + c), out + c);
+    for (int c = whole; c < a.dim; c++) out[c] = T(inverse[i] * row[c]);
   });
 }
 
@@ -194,16 +244,19 @@ template <class T> void backward(const AttentionBackward<T>& call, int64_t windo
   make_logits(a, window, s);
   const C* log_sum = call.log_sum + (window * a.heads + head) * n;
   for (int i = 0; i < n; i++) probabilities(s.logits + int64_t(i) * s.tokens, log_sum[i], s.tokens);
+  T* dqkv = call.dqkv ? call.dqkv + head * a.dim : nullptr;
+  if (dqkv) prefetch(a, window, dqkv + 2 * channels, 3 * channels);
   small_transpose(s.tokens, s.dim, s.v.rows, C(a.value_scale), s.v_columns);
   small_gemm<false, C>({n, s.tokens, a.dim, s.dout, s.dim, s.v_columns, s.tokens, nullptr, s.dlogits, s.tokens});
   for (int i = 0; i < n; i++) {
     const int64_t row = int64_t(i) * s.tokens;
     softmax_gradient(s.logits + row, s.dlogits + row, s.dbias + row, s.tokens);
   }
-  if (!call.dqkv) return;
-  T* dqkv = call.dqkv + head * a.dim;
+  if (!dqkv) return;
+  prefetch(a, window, dqkv, 3 * channels);
   small_gemm<true, C>({n, s.dim, n, s.logits, s.tokens, s.dout, s.dim, nullptr, s.product, s.dim});
   store_gradient(a, window, s.v, s.product, C(a.value_scale), values, s.dim, dqkv + 2 * channels, 3 * channels, call.add);
+  prefetch(a, window, dqkv + channels, 3 * channels);
   small_gemm<false, C>({n, s.dim, n, s.dlogits, s.tokens, s.k.rows, s.dim, nullptr, s.product, s.dim});
   store_gradient(a, window, s.q, s.product, C(a.logit_scale), a.similarity, s.dim, dqkv, 3 * channels, call.add);
   small_gemm<true, C>({n, s.dim, n, s.dlogits, s.tokens, s.q.rows, s.dim, nullptr, s.product, s.dim});

@@ -11,6 +11,8 @@
 #include <system_error>
 #include <utility>
 
+#include "engine/durable_file.h"
+
 namespace {
 
 std::string reason(int code) { return std::generic_category().message(code); }
@@ -59,10 +61,7 @@ void read_file(const std::string& path, Bytes& out, int64_t limit) {
 
 OutputFile::OutputFile(const std::string& path) : path_(path) {
   descriptor_ = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (descriptor_ < 0) {
-    const bool full = errno == ENOSPC || errno == EDQUOT;
-    fail(full ? Exit::io : Exit::cannot_create, path, ": cannot be created: ", reason(errno));
-  }
+  if (descriptor_ < 0) fail_with_errno(errno, "create", path);
   buffer_.reserve(write_buffer);
 }
 
@@ -76,29 +75,14 @@ void OutputFile::write(std::span<const uint8_t> bytes) {
 }
 
 void OutputFile::flush() {
-  size_t done = 0;
-  while (done < buffer_.size()) {
-    const ssize_t n = ::write(descriptor_, buffer_.data() + done, buffer_.size() - done);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) fail(Exit::io, path_, ": cannot be written: ", reason(errno));
-    done += size_t(n);
-  }
+  write_all(descriptor_, {reinterpret_cast<const char*>(buffer_.data()), buffer_.size()}, path_);
   buffer_.clear();
 }
 
 void OutputFile::close() {
   flush();
-  if (fsync(descriptor_) != 0) fail(Exit::io, path_, ": cannot be written: ", reason(errno));
-  if (::close(std::exchange(descriptor_, -1)) != 0) fail(Exit::io, path_, ": cannot be written: ", reason(errno));
-}
-
-void sync_folder(const std::string& path) {
-  const int descriptor = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (descriptor < 0) fail(Exit::io, path, ": cannot be opened: ", reason(errno));
-  const int failed = fsync(descriptor) == 0 ? 0 : errno;
-  ::close(descriptor);
-  // Some file systems cannot sync a folder and say EINVAL; the rename itself has happened.
-  if (failed && failed != EINVAL) fail(Exit::io, path, ": cannot be written: ", reason(failed));
+  sync_descriptor(descriptor_, path_);
+  if (::close(std::exchange(descriptor_, -1)) != 0) fail_with_errno(errno, "write", path_);
 }
 
 std::vector<std::string> list_folder(const std::string& path) {

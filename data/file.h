@@ -49,8 +49,5 @@ class OutputFile {
   Bytes buffer_;
 };
 
-// Makes a rename or a new entry in this folder durable.
-void sync_folder(const std::string& path);
-
 // The names in a folder, sorted by bytes. Exit::no_input when it is missing or may not be read.
 std::vector<std::string> list_folder(const std::string& path);

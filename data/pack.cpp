@@ -8,6 +8,7 @@
 #include "data/decode.h"
 #include "data/jpeg.h"
 #include "data/tar.h"
+#include "engine/durable_file.h"
 
 namespace fs = std::filesystem;
 
@@ -44,12 +45,12 @@ class PartialFolder {
   const fs::path& path() const { return path_; }
 
   void keep() {
-    sync_folder(path_.string());
+    sync_path(path_.string());
     std::error_code error;
     fs::rename(path_, target_, error);
     if (error) fail(Exit::cannot_create, target_.string(), ": cannot be created: ", error.message());
     kept_ = true;
-    sync_folder(fs::absolute(target_).parent_path().string());
+    sync_path(fs::absolute(target_).parent_path().string());
   }
 
  private:

@@ -31,6 +31,7 @@ struct DepthwiseConv {
       largest = std::max(largest, sum);
     }
     const double sigma = trace.norms.sigma(weight);
-    return trace.note(name, "DepthwiseConv", Bound::of(sigma * gelu_lipschitz, BoundKind::estimate, {in.tokens, in.width, largest * in.radius + l2_norm(bias)}));
+    const Domain out{in.tokens, in.width, largest * in.radius + l2_norm(bias)};
+    return trace.note(name, "DepthwiseConv", Bound::of(sigma * gelu_lipschitz, BoundKind::estimate, out));
   }
 };

@@ -86,7 +86,8 @@ Swin::Swin(const SwinConfig& config) : config(config) {
     if (heads < 1 || width % heads != 0)
       fail(Exit::config, "stage ", s, " has ", width, " channels, which ", heads, " heads do not divide: change model.embed_dim or model.num_heads");
     if (side % window != 0)
-      fail(Exit::config, "stage ", s, " has a ", side, " x ", side, " map, which windows of ", window, " do not tile: change model.img_size or model.window_size");
+      fail(Exit::config, "stage ", s, " has a ", side, " x ", side, " map, which windows of ", window,
+           " do not tile: change model.img_size or model.window_size");
     Stage stage;
     for (int i = 0; i < config.depths[s]; i++, block_index++) {
       const double drop = total > 1 ? config.drop_path_rate * block_index / (total - 1) : 0;

@@ -1,14 +1,16 @@
-# cmake -P embed.cmake OUTPUT FILE...: a C++ source that gives the text of each file by its name (train/report.h).
+# cmake -P embed.cmake OUTPUT FUNCTION FILE...: a C++ source whose FUNCTION gives the files by name (train/embedded.h).
 set(output ${CMAKE_ARGV3})
+set(function ${CMAKE_ARGV4})
 set(entries "")
 math(EXPR last "${CMAKE_ARGC} - 1")
-foreach(i RANGE 4 ${last})
+foreach(i RANGE 5 ${last})
   get_filename_component(name "${CMAKE_ARGV${i}}" NAME)
+  string(REGEX REPLACE "\\.toml$" "" name "${name}")
   file(READ "${CMAKE_ARGV${i}}" text)
   # A page must not ask for a source map that does not travel with it.
   string(REGEX REPLACE "(/[/*])# sourceMappingURL=[^\n]*" "" text "${text}")
-  string(APPEND entries "  if (name == \"${name}\") return R\"embedded(${text})embedded\";\n")
+  string(APPEND entries "      {\"${name}\", R\"embedded(${text})embedded\"},\n")
 endforeach()
 file(WRITE "${output}"
-  "#include \"train/report.h\"\n\nstd::string_view report_asset(std::string_view name) {\n"
-  "${entries}  return {};\n}\n")
+  "#include \"train/embedded.h\"\n\nconst std::vector<EmbeddedFile>& ${function}() {\n"
+  "  static const std::vector<EmbeddedFile> files{\n${entries}  };\n  return files;\n}\n")

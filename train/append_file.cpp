@@ -7,7 +7,7 @@
 #include <unistd.h>
 #include <utility>
 
-#include "train/durable_file.h"
+#include "engine/durable_file.h"
 
 AppendFile::AppendFile(const std::filesystem::path& path, Open how) : path_(path) {
   const int exclusive = how == Open::fresh ? O_CREAT | O_EXCL : 0;

@@ -4,7 +4,8 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
-#include "train/durable_file.h"
+#include "engine/durable_file.h"
+#include "train/sealed_folder.h"
 #include "train/weights.h"
 
 namespace {

@@ -10,8 +10,8 @@
 #include <new>
 
 #include "engine/check.h"
+#include "train/embedded.h"
 #include "train/nearest.h"
-#include "train/presets.h"
 #include "train/recipe.h"
 
 
@@ -218,7 +218,7 @@ void CommandLine::add_machine() {
 
 std::string main_footer() {
   std::string lines;
-  for (const Preset& preset : presets()) {
+  for (const EmbeddedFile& preset : presets()) {
     const std::string title(
         preset.text.substr(2, preset.text.find_first_of(":\n") - 2));  // of its first line, a comment
     lines += fmt::format("  {:<32}{}\n", preset.name, title);

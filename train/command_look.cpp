@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/check.h"
+#include "engine/small_gemm.h"
 #include "train/commands.h"
 #include "train/report.h"
 #include "train/run_folder.h"
@@ -23,14 +24,7 @@ int run_report(const ReportOptions& options) {
 int run_devices(const DevicesOptions& options) {
   nlohmann::json host = describe_session({}, 0);
   for (const char* of_a_run : {"command", "first_step", "start_time"}) host.erase(of_a_run);
-  const char* vectors =
-#if defined(__AVX512F__)
-      "AVX-512";
-#elif defined(__AVX2__)
-      "AVX2";
-#else
-      "baseline";
-#endif
+  const std::string vectors = str(8 * vector_bytes, "-bit");
   if (options.json) {
     fmt::print("{}\n", nlohmann::json{{"cpu", host}, {"vectors", vectors}, {"cuda", nullptr}, {"cuda_reason", "built without CUDA"}}.dump());
     return int(Exit::ok);

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "engine/check.h"
-#include "train/durable_file.h"
+#include "engine/durable_file.h"
 
 namespace fs = std::filesystem;
 

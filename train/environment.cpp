@@ -7,8 +7,8 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "engine/durable_file.h"
 #include "train/build_info.h"
-#include "train/durable_file.h"
 #include "train/run_folder.h"
 
 using nlohmann::json;

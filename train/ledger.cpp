@@ -4,7 +4,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "train/durable_file.h"
+#include "engine/durable_file.h"
 
 namespace {
 

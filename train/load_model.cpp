@@ -5,7 +5,6 @@
 #include <fstream>
 
 #include "train/checkpoint.h"
-#include "train/durable_file.h"
 #include "train/weights.h"
 
 LoadedModel load_model(const ModelSource& source) {

@@ -8,8 +8,8 @@
 #include <toml++/toml.h>
 
 #include "engine/check.h"
+#include "train/embedded.h"
 #include "train/nearest.h"
-#include "train/presets.h"
 
 namespace {
 
@@ -164,8 +164,8 @@ void assign(Recipe& recipe, const std::string& where, const std::string& section
   if (!found) unknown_key(where, section, name);
 }
 
-const Preset* find_preset(const std::string& name) {
-  for (const Preset& preset : presets())
+const EmbeddedFile* find_preset(const std::string& name) {
+  for (const EmbeddedFile& preset : presets())
     if (preset.name == name) return &preset;
   return nullptr;
 }
@@ -183,7 +183,7 @@ Recipe read_recipe(const std::string& text, const std::string& source);
 Recipe read_preset(const toml::node& name, const std::string& where) {
   if (!name.is_string()) fail(Exit::config, where, ": preset must be a word in quotes, it is ", given(name));
   const std::string word = name.as_string()->get();
-  const Preset* preset = find_preset(word);
+  const EmbeddedFile* preset = find_preset(word);
   if (!preset)
     fail(Exit::config, where, ": no preset is called '", printable(word), "': ", suggestion(word, preset_names()));
   return read_recipe(std::string(preset->text), "preset " + word);
@@ -256,7 +256,7 @@ Recipe parse_recipe(const std::string& text, const std::string& source, const st
 }
 
 Recipe load_recipe(const std::string& file_or_preset, const std::vector<std::string>& set) {
-  if (const Preset* preset = find_preset(file_or_preset))
+  if (const EmbeddedFile* preset = find_preset(file_or_preset))
     return finish(read_recipe(std::string(preset->text), "preset " + file_or_preset), set);
   std::error_code error;
   const auto kind = std::filesystem::status(file_or_preset, error).type();
@@ -274,6 +274,6 @@ std::string recipe_name(const std::string& file_or_preset) {
 
 std::vector<std::string> preset_names() {
   std::vector<std::string> names;
-  for (const Preset& preset : presets()) names.emplace_back(preset.name);
+  for (const EmbeddedFile& preset : presets()) names.emplace_back(preset.name);
   return names;
 }

@@ -4,12 +4,19 @@
 #include <map>
 
 #include "engine/check.h"
-#include "train/durable_file.h"
+#include "engine/durable_file.h"
+#include "train/embedded.h"
 
 namespace fs = std::filesystem;
 using nlohmann::json;
 
 namespace {
+
+std::string_view asset(std::string_view name) {
+  for (const EmbeddedFile& file : report_page())
+    if (file.name == name) return file.text;
+  fail(Exit::internal, "[report] the page asks for '", name, "', which was not built in");
+}
 
 // {{name}} -> the asset of that name, {{data}} -> the data. What is put in is not looked through again.
 std::string filled(std::string_view page, std::string_view data) {
@@ -19,8 +26,7 @@ std::string filled(std::string_view page, std::string_view data) {
     out += page.substr(0, open);
     if (open == page.npos || close == page.npos) return out;
     const std::string_view name = page.substr(open + 2, close - open - 2);
-    const std::string_view part = name == "data" ? data : report_asset(name);
-    check(!part.empty(), "[report] the page asks for '", name, "', which was not built in");
+    const std::string_view part = name == "data" ? data : asset(name);
     out += part;
     page.remove_prefix(close + 2);
   }
@@ -52,5 +58,5 @@ void write_report(const std::vector<fs::path>& runs, const fs::path& output) {
     if (names[run.name]++ > 0) run.name = path.lexically_normal().string();   // two folders of one name, told apart
     data["runs"].push_back(report_data(run));
   }
-  write_file_atomically(output, filled(report_asset("page.html"), script_safe(data)));
+  write_file_atomically(output, filled(asset("page.html"), script_safe(data)));
 }

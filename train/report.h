@@ -2,7 +2,6 @@
 #pragma once
 #include <filesystem>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "train/run_tables.h"
@@ -12,6 +11,3 @@ void write_report(const std::vector<std::filesystem::path>& runs, const std::fil
 
 // The data of a run as the page reads it: text and figures as JSON, tables as base64 of little-endian floats.
 nlohmann::json report_data(const RunTables& run);
-
-// A file of train/report_page/ or of dygraphs, built into the binary. Empty if there is none of that name.
-std::string_view report_asset(std::string_view name);

@@ -11,7 +11,8 @@
 #include <fmt/format.h>
 
 #include "engine/check.h"
-#include "train/durable_file.h"
+#include "engine/durable_file.h"
+#include "train/sealed_folder.h"
 
 namespace fs = std::filesystem;
 

@@ -4,7 +4,7 @@
 #include <limits>
 
 #include "engine/check.h"
-#include "train/durable_file.h"
+#include "engine/durable_file.h"
 
 namespace fs = std::filesystem;
 using nlohmann::json;

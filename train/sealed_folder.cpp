@@ -1,4 +1,4 @@
-// sealed_folder.cpp: folders that count only once their manifest is there (durable_file.h).
+// sealed_folder.cpp: the manifest that makes a folder count.
 #include <cerrno>
 #include <nlohmann/json.hpp>
 #include <unistd.h>
@@ -6,7 +6,7 @@
 #include <zlib.h>
 
 #include "engine/check.h"
-#include "train/durable_file.h"
+#include "train/sealed_folder.h"
 
 namespace fs = std::filesystem;
 using nlohmann::json;

@@ -8,7 +8,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
-#include "train/durable_file.h"
+#include "engine/durable_file.h"
 #include "train/signals.h"
 
 namespace {

@@ -220,10 +220,10 @@ TEST_CASE("safetensors: a mistake of the caller is named before a byte is writte
 TEST_CASE("durable file: a failed write leaves the old file and nothing else") {
   Folder folder;
   const std::string path = folder / "x";
-  write_durably(path, "old");
+  write_file_atomically(path, "old");
 
-  CHECK(caught([&] { write_durably(folder / "no/such/folder", ""); }).exit == Exit::cannot_create);
-  CHECK(caught([&] { write_durably("/proc/x", ""); }).exit == Exit::cannot_create);
+  CHECK(caught([&] { write_file_atomically(folder / "no/such/folder", ""); }).exit == Exit::cannot_create);
+  CHECK(caught([&] { write_file_atomically("/proc/x", ""); }).exit == Exit::cannot_create);
   {
     DurableFile abandoned(path);
     abandoned.write("new");
@@ -236,11 +236,11 @@ TEST_CASE("durable file: a failed write leaves the old file and nothing else") {
   const auto handler = std::signal(SIGXFSZ, SIG_IGN);
   const rlimit tight{1000, before.rlim_max};
   setrlimit(RLIMIT_FSIZE, &tight);
-  const Error full = caught([&] { write_durably(path, std::string(5000, 'n')); });
+  const Error full = caught([&] { write_file_atomically(path, std::string(5000, 'n')); });
   setrlimit(RLIMIT_FSIZE, &before);
   std::signal(SIGXFSZ, handler);
   CHECK(full.exit == Exit::io);
-  CHECK(std::string(full.what()).starts_with(path + ": "));
+  CHECK(std::string(full.what()).find(path) != std::string::npos);
   CHECK(slurp(path) == "old");
   CHECK(std::distance(fs::directory_iterator(folder.path), {}) == 1);
 }

@@ -11,9 +11,9 @@
 #include <doctest/doctest.h>
 
 #include "engine/check.h"
-#include "synthetic_run.h"
+#include "engine/durable_file.h"
 #include "train/csv_read.h"
-#include "train/durable_file.h"
+#include "synthetic_run.h"
 
 namespace {
 

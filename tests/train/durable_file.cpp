@@ -1,5 +1,5 @@
 // durable_file: whole or absent, sealed or not counted, and what is told when it cannot be done.
-#include "train/durable_file.h"
+#include "engine/durable_file.h"
 
 #include <cerrno>
 #include <csignal>
@@ -12,8 +12,9 @@
 #include <doctest/doctest.h>
 
 #include "engine/check.h"
-#include "synthetic_run.h"
 #include "train/append_file.h"
+#include "train/sealed_folder.h"
+#include "synthetic_run.h"
 
 namespace fs = std::filesystem;
 

@@ -5,8 +5,8 @@
 
 #include <doctest/doctest.h>
 
+#include "engine/durable_file.h"
 #include "synthetic_run.h"
-#include "train/durable_file.h"
 
 namespace {
 

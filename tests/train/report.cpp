@@ -8,10 +8,10 @@
 #include <doctest/doctest.h>
 
 #include "engine/check.h"
-#include "synthetic_run.h"
+#include "engine/durable_file.h"
 #include "train/decimate.h"
-#include "train/durable_file.h"
 #include "train/inspect.h"
+#include "synthetic_run.h"
 
 namespace {
 

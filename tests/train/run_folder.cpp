@@ -4,8 +4,9 @@
 #include <doctest/doctest.h>
 
 #include "engine/check.h"
+#include "engine/durable_file.h"
+#include "train/sealed_folder.h"
 #include "synthetic_run.h"
-#include "train/durable_file.h"
 
 TEST_CASE("run folder: created once, resumed only if there, locked while open") {
   const TestFolder folder("run");

@@ -53,6 +53,7 @@ struct PixelPlan {
   Box cut;                             // cutmix: the box that comes from the partner
   RandomStream noise;
   uint32_t step = 0;
+  int64_t first_sample = 0;            // of image 0, counted over the whole step: the noise depends on nothing else
 };
 // u8 images [B, H, W, C] -> normalised patch rows [count, (H/P)(W/P), C*P*P] of images first .. first+count-1, channel-major like a conv weight.
 Tensor patchify_pixels(const Tensor& images, const PixelPlan& plan, int patch, int64_t first, int64_t count, DType dtype);

@@ -59,7 +59,7 @@ int run_bench(const BenchOptions& options) {
   for (int i = 0; i < options.warmup + options.steps; i++) {
     if (i == options.warmup) training.profile = &costs;
     const Clock::time_point start = Clock::now();
-    const std::vector<Input> inputs{make_input(batch, recipe, uint32_t(i), true)};
+    const std::vector<Input> inputs{make_input(batch, recipe, uint32_t(i), 0, true)};
     const StepResult result = training.gradients(inputs, uint32_t(i));
     const double t1 = since(start);
     training.update(1e-4, result);

@@ -62,7 +62,7 @@ int run_predict(const PredictOptions& options) {
       code = error.exit;
       continue;
     }
-    const Input input = make_input(batch, recipe, 0, false);
+    const Input input = make_input(batch, recipe, 0, 0, false);
     // Outside the trainer's workers an op uses all cores, which is what a single image wants.
     const Tensor patches = patchify_pixels(input.pixels, input.plan, recipe.model.patch_size, 0, 1, recipe_dtype(recipe));
     std::vector<double> p = softmax(loaded.training->model->forward(patches, Mode{})).values();

@@ -61,7 +61,7 @@ EvalResult evaluate_dataset(Training& training, Loader& loader, bool ema, const 
   int64_t done = 0;
   loader.start(0);
   while (loader.next(batch)) {
-    training.evaluate(make_input(batch, training.recipe, 0, false), sums);
+    training.evaluate(make_input(batch, training.recipe, 0, 0, false), sums);
     done += batch.count;
     if (progress) progress(done);
   }
@@ -157,7 +157,7 @@ void Trainer::step(std::vector<Batch>& batches, double wait) {
   const uint32_t number = uint32_t(position_.step);
   const double lr = schedule_.at(position_.step);
   std::vector<Input> inputs;
-  for (const Batch& batch : batches) inputs.push_back(make_input(batch, recipe_, number, true));
+  for (const Batch& batch : batches) inputs.push_back(make_input(batch, recipe_, number, int64_t(inputs.size()) * recipe_.data.batch_size, true));
   const StepResult result = training_.gradients(inputs, number);
   if (!std::isfinite(result.loss) || !std::isfinite(result.gradient.total)) refuse(inputs, result, lr);
   training_.update(lr, result);

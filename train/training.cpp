@@ -48,7 +48,7 @@ DType master_dtype(const Recipe& recipe) { return recipe_dtype(recipe) == DType:
 
 int recipe_threads(const Recipe& recipe) { return recipe.run.threads > 0 ? recipe.run.threads : omp_get_num_procs(); }
 
-Input make_input(const Batch& batch, const Recipe& recipe, uint32_t step, bool training) {
+Input make_input(const Batch& batch, const Recipe& recipe, uint32_t step, int64_t first_sample, bool training) {
   Input input;
   input.pixels = Tensor::from(Shape{batch.count, batch.height, batch.width, batch.channels}, batch.images, DType::u8);
   PixelPlan& plan = input.plan;
@@ -62,6 +62,7 @@ Input make_input(const Batch& batch, const Recipe& recipe, uint32_t step, bool t
   plan.cut = {batch.mix.top, batch.mix.left, batch.mix.bottom - batch.mix.top, batch.mix.right - batch.mix.left};
   plan.noise = RandomStream(uint64_t(recipe.run.seed), "random_erasing");
   plan.step = step;
+  plan.first_sample = first_sample;
   const std::vector<float> targets = soft_targets(batch, recipe.model.num_classes, training ? recipe.augment.label_smoothing : 0);
   input.targets = Tensor::from(Shape{batch.count, recipe.model.num_classes}, targets, recipe_dtype(recipe));
   input.valid = std::count_if(batch.valid.begin(), batch.valid.end(), [](char v) { return v != 0; });

@@ -26,7 +26,8 @@ struct Input {
   int64_t valid = 0;        // rows that count
   int64_t count() const { return pixels ? pixels.dim(0) : images.dim(0); }
 };
-Input make_input(const Batch& batch, const Recipe& recipe, uint32_t step, bool training);
+// first_sample: images of the same step that came before this batch.
+Input make_input(const Batch& batch, const Recipe& recipe, uint32_t step, int64_t first_sample, bool training);
 
 // What a step was made of and what came out of it, before the update.
 struct StepResult {

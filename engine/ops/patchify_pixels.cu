@@ -19,6 +19,7 @@ template <class T> struct Pixels {
   Box cut;
   RandomStream noise;
   uint32_t step;
+  int64_t first_sample;
 
   static HD bool inside(int64_t y, int64_t x, int64_t top, int64_t left, int64_t height, int64_t width) {
     return y >= top && y < top + height && x >= left && x < left + width;
@@ -27,7 +28,7 @@ template <class T> struct Pixels {
     if (erase) {
       const int32_t* e = erase + b * 4;
       if (inside(y, x, e[0], e[1], e[2], e[3])) {
-        const Words w = noise.words(step, uint64_t(b), uint32_t((y * width + x) * channels + c));
+        const Words w = noise.words(step, uint64_t(first_sample + b), uint32_t((y * width + x) * channels + c));
         return float(normal_from(w[0], w[1]));
       }
     }
@@ -65,7 +66,7 @@ Tensor patchify_pixels(const Tensor& images, const PixelPlan& plan, int patch, i
   Tensor rows = Tensor::empty({count, height / patch * (width / patch), channels * patch * patch}, dtype, images.device());
   dispatch(dtype, [&]<class T>() {
     Pixels<T> f{images.data<uint8_t>(), erase ? erase.data<int32_t>() : nullptr, rows.data<T>(), batch, channels, height, width, patch,
-                first, {}, {}, plan.mix, plan.lambda, plan.cut, plan.noise, plan.step};
+                first, {}, {}, plan.mix, plan.lambda, plan.cut, plan.noise, plan.step, plan.first_sample};
     for (int64_t c = 0; c < channels; c++) {
       f.factor[c] = 1 / (255 * plan.std[c]);
       f.offset[c] = -plan.mean[c] / plan.std[c];

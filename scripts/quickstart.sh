@@ -7,7 +7,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 recipe=recipes/fashion-lipsformer.toml
 run=runs/quickstart
-source=/usr/share/datasets/fashion-mnist     # of the package dataset-fashion-mnist
 data=datasets/fashion-mnist
 finished=$run/quickstart.done
 
@@ -16,10 +15,7 @@ say() { printf '\n== %s\n' "$*"; }
 # The folder appears under its name only when it is complete.
 pack_data() {
   rm -rf "$data.part"
-  mkdir -p "$(dirname "$data")"
-  for split in train val; do
-    build/lipsgrad data pack "$source" "$data.part" --split "$split"
-  done
+  build/lipsgrad data fetch fashion-mnist "$data.part"
   mv "$data.part" "$data"
 }
 

@@ -5,7 +5,8 @@
 #include "engine/tensor.h"
 
 // C = alpha op(A) op(B) + beta C, row-major, op(A) [m, k], op(B) [k, n], C [m, n]; a transposed operand is stored the other way.
-// Computed in f32 (f64 for f64), whatever the storage.
+// Computed in f32 (f64 for f64), whatever the storage. With several OpenMP threads oneDNN may split a sum between them, so its last bits
+// depend on their number; training gives each shard one thread, and then they do not.
 struct Gemm {
   bool transpose_a = false, transpose_b = false;
   int64_t m = 0, n = 0, k = 0;

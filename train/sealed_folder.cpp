@@ -6,6 +6,7 @@
 #include <zlib.h>
 
 #include "engine/check.h"
+#include "engine/durable_file.h"
 #include "train/sealed_folder.h"
 
 namespace fs = std::filesystem;

@@ -1,4 +1,4 @@
-// add: y = a + b.
+// add: y = a + b, element by element.
 #include "engine/map.h"
 #include "engine/ops.h"
 #include "engine/profile.h"

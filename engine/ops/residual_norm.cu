@@ -52,9 +52,10 @@ template <class T, bool weighted> struct Backward {
     });
     const bool keep_x = add_x, keep_f = add_f;
     kind.backward(team, columns, s, sum, [&](int64_t j) { return C(g[j]) * gain[j]; }, [&](int64_t j, C v) {
-      const C ds = v + take * C(gs[j]), old_f = to_f[j], old_x = to_x[j];
+      const C ds = v + take * C(gs[j]), old_f = to_f[j];
       if constexpr (weighted) sums.add(2, j, k * ds * C(fr[j]));   // dalpha
       to_f[j] = T((keep_f ? old_f : C(0)) + branch(j) * ds);
+      const C old_x = to_x[j];   // read only now: x and f may be the same tensor
       to_x[j] = T((keep_x ? old_x : C(0)) + ds);
     });
   }

@@ -1,4 +1,4 @@
-// cross_entropy.
+// Cases of the losses: cross_entropy.
 #include "op_case.h"
 
 #include <cmath>

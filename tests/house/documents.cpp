@@ -35,7 +35,7 @@ std::vector<string> links_in(const Source& page) {
   for (size_t at = page.text.find("]("); at != string::npos; at = page.text.find("](", at + 1)) {
     string target = page.text.substr(at + 2, page.text.find(')', at) - at - 2);
     target = target.substr(0, target.find('#'));
-    if (target.empty() || contains(target, "://")) continue;
+    if (target.empty() || contains(target, "://") || contains(target, " ")) continue;   // a lambda in a code block is no link
     links.push_back((fs::path(page.path).parent_path() / target).lexically_normal().generic_string());
   }
   return links;

@@ -138,11 +138,14 @@ inline Outcome opening(const std::string& path, const std::string& split) {
   return outcome([&] { open_dataset(path, split); });
 }
 
-inline Bytes idx(std::vector<int> shape, size_t values) {
-  Bytes bytes = {0, 0, 8, uint8_t(shape.size())};
-  for (const int n : shape)
-    bytes.insert(bytes.end(), {uint8_t(n >> 24), uint8_t(n >> 16), uint8_t(n >> 8), uint8_t(n)});
-  for (size_t i = 0; i < values; i++) bytes.push_back(uint8_t(shape.size() == 1 ? i % 3 : i * 7));
+// An IDX file of this shape that holds so many values.
+inline Bytes idx(const std::vector<int>& shape, size_t values) {
+  const size_t header = 4 + 4 * shape.size();
+  Bytes bytes(header + values);
+  bytes[2] = 8;
+  bytes[3] = uint8_t(shape.size());
+  for (size_t i = 4; i < header; i++) bytes[i] = uint8_t(shape[(i - 4) / 4] >> (24 - i % 4 * 8));
+  for (size_t i = 0; i < values; i++) bytes[header + i] = uint8_t(shape.size() == 1 ? i % 3 : i * 7);
   return bytes;
 }
 

@@ -92,8 +92,10 @@ void validate(const AugmentConfig& c) {
   const auto probability = [](double p) { return p >= 0 && p <= 1; };
   must(c.image_size >= 1 && c.image_size <= 4096, "the image size must lie in 1 .. 4096");
   must(c.channels == 1 || c.channels == 3, "the number of channels must be 1 or 3");
-  must(c.scale_min > 0 && c.scale_min <= c.scale_max && c.scale_max <= 1, "the crop scale must lie in (0, 1], the smaller first");
-  must(c.ratio_min > 0 && c.ratio_min <= c.ratio_max && c.ratio_max <= 100, "the crop ratio must lie in (0, 100], the smaller first");
+  must(c.scale_min > 0 && c.scale_min <= c.scale_max && c.scale_max <= 1,
+       "the crop scale must lie in (0, 1], the smaller first");
+  must(c.ratio_min > 0 && c.ratio_min <= c.ratio_max && c.ratio_max <= 100,
+       "the crop ratio must lie in (0, 100], the smaller first");
   must(c.crop_padding >= 0 && c.crop_padding <= c.image_size, "the crop padding must lie in 0 .. image size");
   must(c.crop_pct >= 0.25 && c.crop_pct <= 1, "crop_pct must lie in 0.25 .. 1");
   must(probability(c.hflip), "the flip probability must lie in 0 .. 1");

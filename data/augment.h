@@ -1,8 +1,8 @@
 // augment.h: every random decision about an image or a batch, and how an image is rendered from its decisions.
 //
 // Decisions are a pure function of (seed, epoch, sample): which thread draws them and when makes no difference.
-// Pixels follow torchvision and timm: crop, then Pillow's resize, then flip. Normalising, erasing and mixing come later, on
-// the device; the batch carries their parameters.
+// Pixels follow torchvision and timm: crop, then Pillow's resize, then flip. Normalising, erasing and mixing come
+// later, on the device; the batch carries their parameters.
 #pragma once
 #include <array>
 #include <span>
@@ -17,8 +17,8 @@ struct AugmentConfig {
   int channels = 3;
   Interpolation interpolation = Interpolation::bicubic;
 
-  // Training. With random_resized_crop off, the short side becomes image_size, crop_padding zeros are put around the image
-  // and a window of image_size is drawn from it: the recipe for small images.
+  // Training. With random_resized_crop off, the short side becomes image_size, crop_padding zeros are put around the
+  // image and a window of image_size is drawn from it: the recipe for small images.
   bool random_resized_crop = true;
   double scale_min = 0.08, scale_max = 1;        // share of the area
   double ratio_min = 3.0 / 4, ratio_max = 4.0 / 3;  // width / height
@@ -42,8 +42,8 @@ struct AugmentConfig {
 // Refuses values without a meaning with Exit::config, in the words of the recipe.
 void validate(const AugmentConfig&);
 
-// How one image of [image_size, image_size] comes about: `source` is cut out, resized to `resized`; the window at (top, left)
-// of that, with zeros where it sticks out, is the image; at last it is mirrored.
+// How one image of [image_size, image_size] comes about: `source` is cut out, resized to `resized`; the window at
+// (top, left) of that, with zeros where it sticks out, is the image; at last it is mirrored.
 struct View {
   Box source;
   Size resized;

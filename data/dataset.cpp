@@ -40,7 +40,8 @@ std::vector<std::string> expand_range(const std::string& pattern) {
     first = pattern.substr(open + 1, dots - open - 1);
     last = pattern.substr(dots + 2, close - dots - 2);
   }
-  if (!is_number(first) || !is_number(last) || std::stol(first) > std::stol(last) || std::stol(last) - std::stol(first) > 1000000) {
+  if (!is_number(first) || !is_number(last) || std::stol(first) > std::stol(last) ||
+      std::stol(last) - std::stol(first) > 1000000) {
     fail(Exit::config, pattern, ": braces must hold {split} or a range such as {000000..000146}");
   }
   std::vector<std::string> paths;
@@ -56,7 +57,8 @@ std::unique_ptr<Dataset> open_pattern(const std::string& path, const std::string
   const std::string mark = "{split}";
   const size_t at = path.find(mark);
   if (at == std::string::npos) {
-    if (!split.empty()) fail(Exit::config, path, ": a path to tar files must say {split} where the ", split, " split differs");
+    if (!split.empty())
+      fail(Exit::config, path, ": a path to tar files must say {split} where the ", split, " split differs");
     return open_tar_shards(expand_range(path));
   }
   for (const std::string& name : names_of_split(split)) {
@@ -106,7 +108,8 @@ std::optional<std::vector<std::string>> read_class_names(const std::string& fold
   return names;
 }
 
-std::vector<std::string> name_classes(std::optional<std::vector<std::string>> found, int count, const std::string& where) {
+std::vector<std::string> name_classes(std::optional<std::vector<std::string>> found, int count,
+                                      const std::string& where) {
   if (!found) {
     found.emplace();
     for (int i = 0; i < count; i++) found->push_back(std::to_string(i));
@@ -134,4 +137,6 @@ std::unique_ptr<Dataset> open_dataset(const std::string& path, const std::string
   fail(Exit::no_input, path, ": there is no ", split, " split (neither a folder ", split, "/ nor IDX files)");
 }
 
-std::unique_ptr<Dataset> open_images(const std::vector<std::string>& paths) { return std::make_unique<ImageFiles>(paths); }
+std::unique_ptr<Dataset> open_images(const std::vector<std::string>& paths) {
+  return std::make_unique<ImageFiles>(paths);
+}

@@ -56,7 +56,8 @@ void read_file(const std::string& path, Bytes& out, int64_t limit) {
   const InputFile file(path);
   if (file.size() > limit) fail(Exit::bad_data, path, ": ", file.size(), " bytes are more than the limit of ", limit);
   out.resize(size_t(file.size()));
-  if (file.read_at(0, out.data(), out.size()) != out.size()) fail(Exit::io, path, ": became shorter while it was read");
+  if (file.read_at(0, out.data(), out.size()) != out.size())
+    fail(Exit::io, path, ": became shorter while it was read");
 }
 
 OutputFile::OutputFile(const std::string& path) : path_(path) {

@@ -1,4 +1,4 @@
-// idx.cpp: MNIST's files, plain or gzipped: a big-endian header, then u8 pixels or labels. An image is handed out as a PGM.
+// idx.cpp: MNIST's files, plain or gzipped: a big-endian header, then u8 pixels or labels. Images leave as PGM.
 #include <zlib.h>
 
 #include <algorithm>
@@ -29,7 +29,8 @@ class GzipFile {
     const int n = gzread(file_, out, unsigned(length));
     int code = Z_OK;
     const char* reason = gzerror(file_, &code);
-    if (n < 0 || (code != Z_OK && code != Z_STREAM_END)) fail(Exit::bad_data, path_, ": is damaged or truncated: ", reason);
+    if (n < 0 || (code != Z_OK && code != Z_STREAM_END))
+      fail(Exit::bad_data, path_, ": is damaged or truncated: ", reason);
     return size_t(n);
   }
 
@@ -80,7 +81,8 @@ class Idx : public Dataset {
   Idx(const std::string& images, const std::string& labels) : path_(images) {
     Array pixels = read_array(images, 3), classes = read_array(labels, 1);
     if (pixels.shape[0] != classes.shape[0]) {
-      fail(Exit::bad_data, images, ": has ", pixels.shape[0], " images, but ", labels, " has ", classes.shape[0], " labels");
+      fail(Exit::bad_data, images, ": has ", pixels.shape[0], " images, but ", labels, " has ", classes.shape[0],
+           " labels");
     }
     height_ = int(pixels.shape[1]), width_ = int(pixels.shape[2]);
     pixels_ = std::move(pixels.values);

@@ -12,7 +12,8 @@ namespace {
 
 bool is_image_name(const std::string& name) {
   std::string extension = fs::path(name).extension().string();
-  std::transform(extension.begin(), extension.end(), extension.begin(), [](unsigned char c) { return std::tolower(c); });
+  std::transform(extension.begin(), extension.end(), extension.begin(),
+                 [](unsigned char c) { return std::tolower(c); });
   return extension == ".jpg" || extension == ".jpeg" || extension == ".png";
 }
 
@@ -22,7 +23,8 @@ class ImageFolder : public Dataset {
     for (const std::string& name : list_folder(root)) {
       if (fs::is_directory(fs::path(root) / name)) classes_.push_back(name);
     }
-    if (classes_.empty()) fail(Exit::bad_data, root, ": there is neither a folder for each class nor a tar file in it");
+    if (classes_.empty())
+      fail(Exit::bad_data, root, ": there is neither a folder for each class nor a tar file in it");
     for (size_t label = 0; label < classes_.size(); label++) {
       std::set<fs::path> open_folders;
       const size_t before = files_.size();
@@ -41,7 +43,8 @@ class ImageFolder : public Dataset {
   void read(int64_t i, Bytes& out) const override { read_file(name(i), out, max_image_bytes); }
 
  private:
-  // torchvision's order: the folders of a class sorted by path, in each the files sorted by name. Links are followed, but not in a circle.
+  // torchvision's order: the folders of a class sorted by path, in each the files sorted by name. Links are followed,
+  // but not in a circle.
   void add_folder(const std::string& folder, std::set<fs::path>& open_folders) {
     const fs::path full = fs::path(root_) / folder;
     const auto [self, is_new] = open_folders.insert(fs::canonical(full));

@@ -1,5 +1,5 @@
-// jpeg.cpp: libjpeg-turbo. Its errors leave by longjmp, which runs no destructor: every function that calls setjmp holds
-// only plain data, and turns the outcome into an exception after it has returned.
+// jpeg.cpp: libjpeg-turbo. Its errors leave by longjmp, which runs no destructor: every function that calls setjmp
+// holds only plain data, and turns the outcome into an exception after it has returned.
 #include "data/jpeg.h"
 
 #include <csetjmp>

@@ -10,7 +10,8 @@ namespace {
 
 // Images a worker takes at once: few enough to share the last batch fairly, many enough that the lock costs nothing.
 constexpr int images_per_claim = 8;
-// When every image of a batch of at least this many is damaged, it is not the images: the disk is gone, or the folder is wrong.
+// When every image of a batch of at least this many is damaged, it is not the images: the disk is gone, or the folder
+// is wrong.
 constexpr int hopeless_batch = 8;
 
 bool costs_one_image(const Error& error) {
@@ -23,7 +24,8 @@ Loader::Loader(const Dataset& dataset, const AugmentConfig& augment, const Loade
     : dataset_(dataset), augment_(augment), config_(config), slots_(std::max(1, config.prefetch)) {
   validate(augment);
   if (config.batch_size < 1) fail(Exit::config, "the batch size must be at least 1, got ", config.batch_size);
-  if (config.threads < 0 || config.threads > 1024) fail(Exit::config, "data threads must lie in 0 .. 1024, got ", config.threads);
+  if (config.threads < 0 || config.threads > 1024)
+    fail(Exit::config, "data threads must lie in 0 .. 1024, got ", config.threads);
   const int64_t size = dataset.size(), batch = config.batch_size;
   batches_ = config.training ? size / batch : (size + batch - 1) / batch;
   if (batches_ == 0) fail(Exit::config, "a batch of ", batch, " is larger than the dataset of ", size, " images");
@@ -49,8 +51,8 @@ void Loader::shut_down() {
 }
 
 void Loader::start(int epoch, int64_t first_batch) {
-  check(epoch >= 0 && first_batch >= 0 && first_batch <= batches_, "[loader] the first batch must lie in 0 .. ", batches_,
-        ", got ", first_batch, " of epoch ", epoch);
+  check(epoch >= 0 && first_batch >= 0 && first_batch <= batches_, "[loader] the first batch must lie in 0 .. ",
+        batches_, ", got ", first_batch, " of epoch ", epoch);
   Lock lock(mutex_);
   next_claim_ = batches_;
   progress_.wait(lock, [&] { return busy_ == 0; });
@@ -186,7 +188,7 @@ void Loader::record_damage(const Slot& slot) {
     damaged_.push_back({batch.samples[i], dataset_.name(batch.samples[i]), slot.damage[i]});
   }
   if (damaged == batch.count && damaged >= hopeless_batch) {
-    fail(Exit::bad_data, "all ", damaged, " images of a batch are damaged, the first is ", dataset_.name(batch.samples[0]), ": ",
-         slot.damage[0]);
+    fail(Exit::bad_data, "all ", damaged, " images of a batch are damaged, the first is ",
+         dataset_.name(batch.samples[0]), ": ", slot.damage[0]);
   }
 }

@@ -1,7 +1,8 @@
 // loader.h: batches in order, prepared ahead by worker threads.
 //
-// What a batch holds is a pure function of (seed, epoch, its number): neither the number of threads nor where a run was
-// resumed changes a byte of it. A damaged image costs itself only: its pixels are 0, valid is 0, and damaged() names it.
+// What a batch holds is a pure function of (seed, epoch, its number): neither the number of threads nor where a run
+// was resumed changes a byte of it. A damaged image costs itself only: its pixels are 0, valid is 0, and damaged()
+// names it.
 #pragma once
 #include <condition_variable>
 #include <deque>
@@ -17,7 +18,7 @@
 
 struct LoaderConfig {
   int batch_size = 64;
-  bool training = true;  // shuffled, augmented, mixed, without the incomplete last batch; otherwise in order and complete
+  bool training = true;  // shuffled, augmented, mixed, without the incomplete last batch; or else in order, complete
   uint64_t seed = 0;
   int threads = 2;       // 0: the images are decoded in next()
   int prefetch = 3;      // batches under way or ready

@@ -30,7 +30,8 @@ class PartialFolder {
   explicit PartialFolder(const fs::path& target) : target_(target), path_(target.string() + ".part") {
     std::error_code error;
     if (fs::exists(target_, error) && !(fs::is_directory(target_, error) && fs::is_empty(target_, error))) {
-      fail(Exit::cannot_create, target_.string(), ": is there already and is not an empty folder; remove it or choose another");
+      fail(Exit::cannot_create, target_.string(),
+           ": is there already and is not an empty folder; remove it or choose another");
     }
     remove();  // what an interrupted run left
     fs::create_directories(path_, error);
@@ -97,7 +98,8 @@ void write_class_names(const fs::path& file, const std::vector<std::string>& cla
 }  // namespace
 
 Packed pack(const Dataset& dataset, const std::string& folder, const PackOptions& options) {
-  if (options.quality < 1 || options.quality > 100) fail(Exit::config, "the quality must lie in 1 .. 100, got ", options.quality);
+  if (options.quality < 1 || options.quality > 100)
+    fail(Exit::config, "the quality must lie in 1 .. 100, got ", options.quality);
   check(options.samples_per_shard > 0, "[pack] a shard must hold samples, got ", options.samples_per_shard);
   fs::path target = fs::path(folder).lexically_normal();
   if (!target.has_filename()) target = target.parent_path();

@@ -15,6 +15,6 @@ struct Packed {
   int shards = 0;
 };
 
-// JPEG and PNG images are stored byte for byte; raw pixels are encoded as grayscale JPEG. `folder` must be new or empty; it appears
-// whole or not at all. The same dataset gives the same bytes.
+// JPEG and PNG images are stored byte for byte; raw pixels are encoded as grayscale JPEG. `folder` must be new or
+// empty; it appears whole or not at all. The same dataset gives the same bytes.
 Packed pack(const Dataset&, const std::string& folder, const PackOptions& options = {});

@@ -4,9 +4,9 @@
 
 #include "engine/random.h"
 
-// A bijection of [0, count), a pure function of (seed, epoch): a four-round Feistel network over the next power of four,
-// walked until it lands below count (at most four steps on average). Over fewer than 256 numbers four rounds would be uneven,
-// so small counts walk longer.
+// A bijection of [0, count), a pure function of (seed, epoch): a four-round Feistel network over the next power of
+// four, walked until it lands below count (at most four steps on average). Over fewer than 256 numbers four rounds
+// would be uneven, so small counts walk longer.
 class Permutation {
  public:
   Permutation(uint64_t seed, uint32_t epoch, uint64_t count) : stream_(seed, "order"), epoch_(epoch), count_(count) {

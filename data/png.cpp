@@ -71,7 +71,8 @@ Image read_png(std::span<const uint8_t> bytes) {
   allocation_limit = 2 * std::max(largest, bytes.size()) + (1 << 16);
   Image image;
   const std::unique_ptr<uint8_t, decltype(&std::free)> pixels(
-      stbi_load_from_memory(bytes.data(), int(bytes.size()), &image.width, &image.height, &image.channels, 0), std::free);
+      stbi_load_from_memory(bytes.data(), int(bytes.size()), &image.width, &image.height, &image.channels, 0),
+      std::free);
   if (!pixels) fail(Exit::bad_data, "PNG: ", stbi_failure_reason());
   image.pixels.assign(pixels.get(), pixels.get() + size_t(image.width) * image.height * image.channels);
   return image;

@@ -20,8 +20,8 @@ double bicubic(double x) {
   return 0;
 }
 
-// Weights of outputs [begin, begin + outputs) of an axis that goes from n to m. When shrinking, the kernel is widened to
-// cover what falls together (antialiasing). Beyond the border it is cut off and the rest takes up its weight.
+// Weights of outputs [begin, begin + outputs) of an axis that goes from n to m. When shrinking, the kernel is widened
+// to cover what falls together (antialiasing). Beyond the border it is cut off and the rest takes up its weight.
 void make_axis(int n, int m, int begin, int outputs, Interpolation kind, Resizer::Axis& axis) {
   const double scale = double(n) / m, stretch = std::max(1.0, scale), shrink = 1 / stretch;
   const double support = (kind == Interpolation::bicubic ? 2 : 1) * stretch;
@@ -103,7 +103,8 @@ void resize_rows(const uint8_t* in, int begin, int length, const Resizer::Axis& 
 void Resizer::operator()(const Image& source, Size size, const Box& window, Interpolation kind, uint8_t* out,
                          size_t stride) {
   check(window.top >= 0 && window.left >= 0 && window.top + window.height <= size.height &&
-        window.left + window.width <= size.width, "[resize] the window must lie inside ", size.height, " x ", size.width);
+            window.left + window.width <= size.width,
+        "[resize] the window must lie inside ", size.height, " x ", size.width);
   const int channels = source.channels;
   if (size.height == source.height && size.width == source.width) {
     for (int y = 0; y < window.height; y++) {

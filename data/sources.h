@@ -11,7 +11,8 @@ std::unique_ptr<Dataset> open_idx(const std::string& images, const std::string& 
 // The lines of folder/classes.txt, or of the folder above; nothing when neither has the file.
 std::optional<std::vector<std::string>> read_class_names(const std::string& folder);
 // Class names for `count` labels: those that were found, which must be enough, or "0", "1", ...
-std::vector<std::string> name_classes(std::optional<std::vector<std::string>> found, int count, const std::string& where);
+std::vector<std::string> name_classes(std::optional<std::vector<std::string>> found, int count,
+                                      const std::string& where);
 
 // Many short strings in one block of memory: a million file names cost little more than their letters.
 class Names {

@@ -83,7 +83,8 @@ void TarReader::read_pax(const std::string& records, TarMember& override) const 
   for (size_t at = 0; at < records.size();) {
     const size_t space = records.find(' ', at);
     const std::string digits = space == std::string::npos ? "" : records.substr(at, space - at);
-    const bool plain = !digits.empty() && digits.size() < 8 && digits.find_first_not_of("0123456789") == std::string::npos;
+    const bool plain =
+        !digits.empty() && digits.size() < 8 && digits.find_first_not_of("0123456789") == std::string::npos;
     const size_t length = plain ? std::stoul(digits) : 0;
     if (length < digits.size() + 3 || length > records.size() - at) damaged("a PAX header is damaged");
     const std::string record = records.substr(space + 1, length - digits.size() - 2);
@@ -92,7 +93,8 @@ void TarReader::read_pax(const std::string& records, TarMember& override) const 
     const std::string key = record.substr(0, equals), value = record.substr(equals + 1);
     if (key == "path") override.name = value;
     if (key == "size") {
-      const bool is_number = !value.empty() && value.size() <= 18 && value.find_first_not_of("0123456789") == std::string::npos;
+      const bool is_number =
+          !value.empty() && value.size() <= 18 && value.find_first_not_of("0123456789") == std::string::npos;
       if (!is_number) damaged("a PAX header is damaged");
       override.size = std::stoll(value);
     }
@@ -107,7 +109,8 @@ std::optional<TarMember> TarReader::next() {
     load(at_, header.data(), block);
     if (std::all_of(header.begin(), header.end(), [](uint8_t b) { return b == 0; })) return {};
     if (number(&header[checksum_at], 8) != checksum(header.data())) {
-      damaged(at_ == 0 ? "this is not a tar file (a compressed one must be unpacked first)" : "a tar header is damaged");
+      damaged(at_ == 0 ? "this is not a tar file (a compressed one must be unpacked first)"
+                       : "a tar header is damaged");
     }
     const auto size = number(&header[size_at], 12);
     if (!size) damaged("a tar header is damaged");

@@ -12,8 +12,8 @@ struct TarMember {
   int64_t size = 0;
 };
 
-// Walks the headers of a POSIX, GNU or PAX tar. Everything is checked: a damaged, truncated or unsafe file (links, names that leave
-// the folder) is an Error with Exit::bad_data that names it.
+// Walks the headers of a POSIX, GNU or PAX tar. Everything is checked: a damaged, truncated or unsafe file (links,
+// names that leave the folder) is an Error with Exit::bad_data that names it.
 class TarReader {
  public:
   explicit TarReader(const InputFile& file) : file_(file) {}

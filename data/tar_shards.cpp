@@ -20,7 +20,8 @@ struct MemberName {
     if (dot == std::string::npos) return;
     key = name.substr(0, dot);
     extension = name.substr(dot + 1);
-    std::transform(extension.begin(), extension.end(), extension.begin(), [](unsigned char c) { return std::tolower(c); });
+    std::transform(extension.begin(), extension.end(), extension.begin(),
+                   [](unsigned char c) { return std::tolower(c); });
   }
 };
 
@@ -64,7 +65,8 @@ class TarShards : public Dataset {
     Place place{-1, 0, shard, -1};
     const auto finish = [&] {
       if (place.offset < 0 && place.label < 0) return;
-      if (place.offset < 0) fail(Exit::bad_data, file.path(), ": the sample ", key, " has no image (.jpg, .jpeg or .png)");
+      if (place.offset < 0)
+        fail(Exit::bad_data, file.path(), ": the sample ", key, " has no image (.jpg, .jpeg or .png)");
       if (place.label < 0) fail(Exit::bad_data, file.path(), ": the sample ", key, " has no label (.cls)");
       places_.push_back(place);
       names_.add(image);
@@ -82,7 +84,8 @@ class TarShards : public Dataset {
         place.label = read_label(file, *member);
       } else if (name.extension == "jpg" || name.extension == "jpeg" || name.extension == "png") {
         if (place.offset >= 0) fail(Exit::bad_data, file.path(), ": the sample ", key, " has two images");
-        if (member->size > max_image_bytes) fail(Exit::bad_data, file.path(), ": ", member->name, " is larger than any image");
+        if (member->size > max_image_bytes)
+          fail(Exit::bad_data, file.path(), ": ", member->name, " is larger than any image");
         place.offset = member->offset;
         place.length = uint32_t(member->size);
         image = member->name;
@@ -114,4 +117,6 @@ class TarShards : public Dataset {
 
 }  // namespace
 
-std::unique_ptr<Dataset> open_tar_shards(const std::vector<std::string>& shards) { return std::make_unique<TarShards>(shards); }
+std::unique_ptr<Dataset> open_tar_shards(const std::vector<std::string>& shards) {
+  return std::make_unique<TarShards>(shards);
+}

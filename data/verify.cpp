@@ -14,7 +14,8 @@ constexpr int64_t images_per_claim = 32;
 
 class Verifier {
  public:
-  Verifier(const Dataset& dataset, const std::function<void(int64_t)>& progress) : dataset_(dataset), progress_(progress) {}
+  Verifier(const Dataset& dataset, const std::function<void(int64_t)>& progress)
+      : dataset_(dataset), progress_(progress) {}
 
   void work() {
     Decoder decoder;

@@ -99,7 +99,8 @@ TEST_CASE("decode: bombs are refused before memory is claimed") {
   const auto images = golden_images();
   Bytes jpeg = images.at("gray.jpg").bytes;
   for (size_t i = 0; i + 9 < jpeg.size(); i++) {
-    if (jpeg[i] == 0xff && jpeg[i + 1] == 0xc0) jpeg[i + 5] = jpeg[i + 7] = 0x1f;  // 7955 x 7959: allowed, but not in so few bytes
+    if (jpeg[i] == 0xff && jpeg[i + 1] == 0xc0)
+      jpeg[i + 5] = jpeg[i + 7] = 0x1f;  // 7955 x 7959: allowed, but not in so few bytes
   }
   CHECK(decoding(jpeg).says("no real picture"));
   for (size_t i = 0; i + 9 < jpeg.size(); i++) {

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <doctest/doctest.h>
+#include <zlib.h>
 
 #include <algorithm>
 #include <atomic>
@@ -24,7 +25,8 @@ struct TemporaryFolder {
   TemporaryFolder() {
     static std::atomic<int> count = 0;
     const bool in_memory = fs::is_directory("/dev/shm");  // where syncing costs nothing
-    path = (in_memory ? "/dev/shm" : fs::temp_directory_path()) / fs::path(str("lipsgrad-data-", getpid(), "-", count++));
+    path =
+        (in_memory ? "/dev/shm" : fs::temp_directory_path()) / fs::path(str("lipsgrad-data-", getpid(), "-", count++));
     fs::create_directories(path);
   }
   ~TemporaryFolder() { fs::remove_all(path); }
@@ -33,7 +35,8 @@ struct TemporaryFolder {
 
 inline void write_bytes(const fs::path& path, std::span<const uint8_t> bytes) {
   fs::create_directories(path.parent_path());
-  std::ofstream(path, std::ios::binary).write(reinterpret_cast<const char*>(bytes.data()), std::streamsize(bytes.size()));
+  std::ofstream(path, std::ios::binary)
+      .write(reinterpret_cast<const char*>(bytes.data()), std::streamsize(bytes.size()));
 }
 
 inline void write_text(const fs::path& path, const std::string& text) {
@@ -128,4 +131,46 @@ template <class F> Outcome outcome(F&& run) {
     return {error.exit, error.what()};
   }
   return {};
+}
+
+// Files of the kinds that datasets are made of.
+inline Outcome opening(const std::string& path, const std::string& split) {
+  return outcome([&] { open_dataset(path, split); });
+}
+
+// An IDX file of this shape that holds so many values.
+inline Bytes idx(const std::vector<int>& shape, size_t values) {
+  const size_t header = 4 + 4 * shape.size();
+  Bytes bytes(header + values);
+  bytes[2] = 8;
+  bytes[3] = uint8_t(shape.size());
+  for (size_t i = 4; i < header; i++) bytes[i] = uint8_t(shape[(i - 4) / 4] >> (24 - i % 4 * 8));
+  for (size_t i = 0; i < values; i++) bytes[header + i] = uint8_t(shape.size() == 1 ? i % 3 : i * 7);
+  return bytes;
+}
+
+inline void write_gzip(const std::string& path, const Bytes& bytes) {
+  gzFile file = gzopen(path.c_str(), "wb");
+  REQUIRE(gzwrite(file, bytes.data(), unsigned(bytes.size())) == int(bytes.size()));
+  gzclose(file);
+}
+
+struct Member {
+  std::string name;
+  Bytes content;
+};
+
+inline void write_tar(const std::string& path, const std::vector<Member>& members) {
+  TarWriter tar(path);
+  for (const Member& member : members) tar.add(member.name, member.content);
+  tar.close();
+}
+
+inline Bytes text(const std::string& s) { return {s.begin(), s.end()}; }
+
+inline std::vector<Member> two_samples() {
+  return {{"a.jpg", small_jpeg(1)},
+          {"a.cls", text("2")},
+          {"b.png", golden_images()["rgb.png"].bytes},
+          {"b.cls", text("0\n")}};
 }

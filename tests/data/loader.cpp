@@ -1,4 +1,4 @@
-// The loader: batches are a function of (seed, epoch, number) and of nothing else; damage costs one image; threads never leak.
+// The loader: batches are a function of (seed, epoch, number) alone; damage costs one image; threads end.
 #include "helpers.h"
 
 #include "data/loader.h"
@@ -18,11 +18,11 @@ AugmentConfig small_augment() {
 // Everything in a batch that a training step can see.
 std::string fingerprint(const Batch& b) {
   std::ostringstream out;
-  out << b.count << ' ' << b.height << ' ' << b.width << ' ' << b.channels << ' ' << fnv(b.images) << ' ' << b.mix.kind << ' '
-      << b.mix.lambda << ' ' << b.mix.top << ' ' << b.mix.left << ' ' << b.mix.bottom << ' ' << b.mix.right;
+  out << b.count << ' ' << b.height << ' ' << b.width << ' ' << b.channels << ' ' << fnv(b.images) << ' ' << b.mix.kind
+      << ' ' << b.mix.lambda << ' ' << b.mix.top << ' ' << b.mix.left << ' ' << b.mix.bottom << ' ' << b.mix.right;
   for (int i = 0; i < b.count; i++) {
-    out << ' ' << b.labels[i] << ' ' << b.samples[i] << ' ' << int(b.valid[i]) << ' ' << b.erase[i].top << ' ' << b.erase[i].left
-        << ' ' << b.erase[i].height << ' ' << b.erase[i].width;
+    out << ' ' << b.labels[i] << ' ' << b.samples[i] << ' ' << int(b.valid[i]) << ' ' << b.erase[i].top << ' '
+        << b.erase[i].left << ' ' << b.erase[i].height << ' ' << b.erase[i].width;
   }
   return out.str();
 }
@@ -72,7 +72,8 @@ TEST_CASE("loader: the number of threads and the prefetch change nothing") {
     std::vector<std::string> reference;
     for (const int threads : {0, 1, 2, 5}) {
       for (const int prefetch : {1, 3}) {
-        Loader loader(data, small_augment(), {.batch_size = 10, .training = training, .seed = 9, .threads = threads, .prefetch = prefetch});
+        Loader loader(data, small_augment(),
+                      {.batch_size = 10, .training = training, .seed = 9, .threads = threads, .prefetch = prefetch});
         std::vector<std::string> prints = epoch_of(loader, 0);
         const std::vector<std::string> second = epoch_of(loader, 1);
         CHECK(int64_t(prints.size()) == loader.batches());
@@ -86,9 +87,29 @@ TEST_CASE("loader: the number of threads and the prefetch change nothing") {
   }
 }
 
+TEST_CASE("loader: the pixels of a sample do not depend on where in which batch it is") {
+  const MemoryDataset data = small_dataset(60);
+  std::map<int64_t, std::string> reference;
+  for (const int size : {1, 7, 20}) {
+    Loader loader(data, small_augment(), {.batch_size = size, .seed = 6});
+    Batch batch;
+    loader.start(2);
+    while (loader.next(batch)) {
+      for (int i = 0; i < batch.count; i++) {
+        const EraseBox& erase = batch.erase[i];
+        const std::string print = str(fnv(std::span(batch.images).subspan(size_t(i) * 24 * 24, 24 * 24)), ' ',
+                                      erase.top, ' ', erase.left, ' ', erase.height, ' ', erase.width);
+        CHECK(reference.try_emplace(batch.samples[i], print).first->second == print);
+      }
+    }
+  }
+  CHECK(reference.size() == 60);
+}
+
 TEST_CASE("loader: another seed is another run") {
   const MemoryDataset data = small_dataset(40);
-  Loader a(data, small_augment(), {.batch_size = 10, .seed = 1}), b(data, small_augment(), {.batch_size = 10, .seed = 2});
+  Loader a(data, small_augment(), {.batch_size = 10, .seed = 1}),
+      b(data, small_augment(), {.batch_size = 10, .seed = 2});
   CHECK(epoch_of(a, 0) != epoch_of(b, 0));
 }
 

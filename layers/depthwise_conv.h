@@ -18,20 +18,20 @@ struct DepthwiseConv {
     const LayerRange range(name);
     return depthwise_conv_gelu(x, weight(), bias());
   }
-  // The operator's norm on the padded map bounds the whole map; a single token of the result sees at most K x K tokens, so its norm
-  // is bounded through the kernel: |y_t| <= max_c sum |w_c| R + |b|.
+  // The operator's norm on the padded map bounds the whole map. A single token of the result sees at most K x K tokens:
+  // y_tc^2 <= |w_c|^2 sum_i x_ic^2, and summed over c: |y_t| <= max_c |w_c| K R + |b|.
   Bound with_gelu_bound(const Domain& in, BoundTrace& trace) const {
     const Tensor w = weight.raw();
     const std::vector<double> values = w.values();
     const int64_t area = w.dim(2) * w.dim(3);
     double largest = 0;
     for (int64_t c = 0; c < w.dim(0); c++) {
-      double sum = 0;
-      for (int64_t i = 0; i < area; i++) sum += std::abs(values[c * area + i]);
-      largest = std::max(largest, sum);
+      double squares = 0;
+      for (int64_t i = 0; i < area; i++) squares += values[c * area + i] * values[c * area + i];
+      largest = std::max(largest, std::sqrt(squares));
     }
     const double sigma = trace.norms.sigma(weight);
-    const Domain out{in.tokens, in.width, largest * in.radius + l2_norm(bias)};
+    const Domain out{in.tokens, in.width, largest * double(w.dim(2)) * in.radius + l2_norm(bias)};
     return trace.note(name, "DepthwiseConv", Bound::of(sigma * gelu_lipschitz, BoundKind::estimate, out));
   }
 };

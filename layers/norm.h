@@ -38,7 +38,8 @@ struct Norm {
       const double constant = d / (d - 1) * gain;
       return trace.note(name, "CenterNorm", Bound::of(constant, BoundKind::certified, {in.tokens, width, constant * in.radius + shift}));
     }
-    return trace.note(name, "LayerNorm", Bound::of(gain / std::sqrt(eps), BoundKind::certified, {in.tokens, width, gain * std::sqrt(d) + shift}));
+    const Domain out{in.tokens, width, gain * std::sqrt(d) + shift};
+    return trace.note(name, "LayerNorm", eps > 0 ? Bound::of(gain / std::sqrt(eps), BoundKind::certified, out) : Bound::without_bound(name, out));
   }
 
   // norm(x + drop(alpha f)), and the sum itself if it is asked for. Same bound: the residual's, then this norm's.

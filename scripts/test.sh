@@ -7,6 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 passed=0
 failed=0
+skipped=0
 
 # One suite: its test cases are added to the sums. A crash, a hang or a sanitizer's report is one failure more.
 run_suite() {
@@ -38,6 +39,21 @@ build() {
   return 1
 }
 
+# What the binary says to bad input. What this machine does not allow to try is skipped, which is no pass.
+bad_input() {
+  local log=build/bad_input.log
+  echo "== scripts/check_bad_input.sh"
+  timeout 900 bash scripts/check_bad_input.sh </dev/null 2>&1 | tee "$log"
+  if [[ $(tail -n 1 "$log") =~ ^bad\ input:\ ([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+)\ skipped$ ]]; then
+    passed=$((passed + BASH_REMATCH[1]))
+    failed=$((failed + BASH_REMATCH[2]))
+    skipped=$((skipped + BASH_REMATCH[3]))
+  else
+    echo "check_bad_input.sh did not come to its end"
+    failed=$((failed + 1))
+  fi
+}
+
 has_suite() { compgen -G "tests/$1/*.cpp" >/dev/null; }
 has_case() { grep -qsiE "TEST_CASE.*$2" tests/"$1"/*.cpp; }
 
@@ -46,6 +62,7 @@ plain() {
   for suite in house engine layers models data train; do
     has_suite $suite && run_suite build $suite build/test_$suite
   done
+  bad_input
 }
 
 address() {
@@ -82,5 +99,6 @@ else
   failed=1
 fi
 
+[ "$skipped" -eq 0 ] || echo "$skipped skipped, as said above"
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

@@ -71,5 +71,6 @@ int run_data_verify(const DataVerifyOptions& options) {
                result.damaged.size(), result.irregular);
     damaged += result.damaged.size();
   }
-  return int(damaged ? Exit::bad_data : Exit::ok);
+  if (damaged > 0) fail(Exit::failure, options.folder, " has ", damaged, " damaged images, named above: replace or remove them");
+  return int(Exit::ok);
 }

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/durable_file.h"
+#include "train/csv_read.h"
 
 namespace {
 
@@ -41,6 +42,12 @@ Ledger::Ledger(const RunPaths& paths, Training& training, std::optional<int64_t>
   };
   steps_ = table(paths.steps(), {"step", "epoch", "samples", "loss", "lr", "grad_norm", "images_per_s", "data_wait", "bound_l2",
                                  "bound_kind", "bound_blame"});
+  const CsvData before = read_csv(paths.steps(), {"bound_kind", "bound_blame"});
+  if (before.rows > 0) {
+    network_lipschitz_ = before.numbers("bound_l2").back();
+    network_kind_ = before.texts("bound_kind").back();
+    network_blame_ = before.texts("bound_blame").back();
+  }
   epochs_ = table(paths.epochs(), {"epoch", "step", "loss", "top1", "top5", "ema_top1", "images", "damaged"});
   events_ = table(paths.events(), {"step", "kind", "layer", "message"});
 
@@ -72,7 +79,10 @@ void Ledger::step(const StepRow& row, const StepResult& result) {
   if (full) {
     training_.norms->iterate(training_.workers, wanted.power_iterations);
     const BoundTrace trace = bound_model(training_);
-    network_ = trace.layers.back().bound;
+    const Bound& network = trace.layers.back().bound;
+    network_lipschitz_ = network.lipschitz;
+    network_kind_ = name_of(network.kind);
+    network_blame_ = network.blame;
     lipschitz_->add(row.step);
     for (const auto& layer : trace.layers) lipschitz_->add(layer.bound.lipschitz);
     lipschitz_->end_row();
@@ -93,14 +103,14 @@ void Ledger::step(const StepRow& row, const StepResult& result) {
     entropy_->end_row();
   }
   steps_->add(row.step).add(row.epoch).add(row.samples).add(result.loss).add(row.lr).add(result.gradient.total).add(row.images_per_s)
-      .add(row.data_wait).add(network_.lipschitz).add(name_of(network_.kind)).add(network_.blame).end_row();
+      .add(row.data_wait).add(network_lipschitz_).add(network_kind_).add(network_blame_).end_row();
   write_tensorboard(row, result, entropies);
 }
 
 // The main curves at every step; the mean entropy of each attention layer every tenth, which is what a browser can still draw.
 void Ledger::write_tensorboard(const StepRow& row, const StepResult& result, const std::vector<double>& entropies) {
   std::vector<Scalar> scalars{{"train/loss", float(result.loss)}, {"train/lr", float(row.lr)}, {"train/grad_norm", float(result.gradient.total)},
-                              {"train/images_per_s", float(row.images_per_s)}, {"lipschitz/log10_network", float(std::log10(network_.lipschitz))}};
+                              {"train/images_per_s", float(row.images_per_s)}, {"lipschitz/log10_network", float(std::log10(network_lipschitz_))}};
   std::vector<std::string> tags;
   tags.reserve(attentions_.size());
   if (!entropies.empty() && row.step % 10 == 0)

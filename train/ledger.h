@@ -34,7 +34,6 @@ class Ledger {
   void event(int64_t step, const std::string& kind, const std::string& layer, const std::string& message);
   void sync();   // before a checkpoint is sealed
 
-  const Bound& network() const { return network_; }
   double entropy_mean() const { return entropy_mean_; }   // over all heads, of the last row
 
  private:
@@ -45,6 +44,8 @@ class Ledger {
   EventFile tensorboard_;
   std::vector<AttentionInfo> attentions_;
   std::vector<int> weights_;   // parameters that have a spectral norm
-  Bound network_;
+  // The network's bound as it was last measured, which the rows of steps.csv repeat until the next time.
+  double network_lipschitz_ = std::numeric_limits<double>::quiet_NaN();
+  std::string network_kind_, network_blame_;
   double entropy_mean_ = 0;
 };

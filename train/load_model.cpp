@@ -7,6 +7,17 @@
 #include "train/checkpoint.h"
 #include "train/weights.h"
 
+namespace {
+
+// The newest one, every byte of it checked.
+std::filesystem::path sound_checkpoint(const RunPaths& run) {
+  const std::filesystem::path folder = newest_checkpoint(run);
+  verify_sealed(folder);
+  return folder;
+}
+
+}  // namespace
+
 LoadedModel load_model(const ModelSource& source) {
   const RunPaths run{source.target};
   const bool is_run = run.holds_run();
@@ -17,12 +28,12 @@ LoadedModel load_model(const ModelSource& source) {
   LoadedModel loaded;
   loaded.training = std::make_unique<Training>(load_recipe(is_run ? run.recipe().string() : source.target, source.set), false);
   if (source.ema) {
-    loaded.weights = (newest_checkpoint(run) / "state.safetensors").string();
+    loaded.weights = (sound_checkpoint(run) / "state.safetensors").string();
     const SafetensorsFile file(loaded.weights);
     if (loaded.training->recipe.ema.decay == 0) fail(Exit::config, source.target, " kept no averaged weights: its ema.decay is 0");
     load_weights(loaded.training->model->store, file, false, "ema.");
   } else {
-    loaded.weights = source.weights.empty() ? (newest_checkpoint(run) / "model.safetensors").string() : source.weights;
+    loaded.weights = source.weights.empty() ? (sound_checkpoint(run) / "model.safetensors").string() : source.weights;
     load_weights(loaded.training->model->store, SafetensorsFile(loaded.weights), false);
   }
   if (is_run) {

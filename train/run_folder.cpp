@@ -35,7 +35,8 @@ int lock_folder(const fs::path& root) {
 fs::path RunPaths::checkpoint(std::int64_t step) const { return checkpoints() / fmt::format("step-{:08}", step); }
 
 bool RunPaths::holds_run() const {
-  return fs::exists(recipe()) || fs::exists(steps()) || fs::exists(environment()) || fs::exists(checkpoints());
+  const bool has_checkpoints = fs::exists(checkpoints()) && !fs::is_empty(checkpoints());   // else a run that never began
+  return fs::exists(recipe()) || fs::exists(steps()) || fs::exists(environment()) || has_checkpoints;
 }
 
 std::vector<std::int64_t> RunPaths::sealed_checkpoints() const {

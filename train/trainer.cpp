@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/durable_file.h"
+#include "train/csv_read.h"
 #include "train/signals.h"
 
 namespace {
@@ -18,6 +19,7 @@ constexpr size_t flight_steps = 64, named_images = 20;
 
 using Clock = std::chrono::steady_clock;
 double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+bool is_due(int64_t count, int64_t every) { return every > 0 && count % every == 0; }
 
 }  // namespace
 
@@ -85,20 +87,36 @@ Trainer::Trainer(const Recipe& recipe, const std::vector<const char*>& command_l
   if (resume && !folder_.paths.sealed_checkpoints().empty()) {
     const std::filesystem::path from = newest_checkpoint(folder_.paths);
     position_ = load_checkpoint(from, training_);
+    if (position_.batch > batches_per_epoch())
+      fail(Exit::config, "the checkpoint stands at batch ", position_.batch, " of an epoch that has only ", batches_per_epoch(),
+           " now: resume with the data, data.batch_size and optimizer.accumulate that the run had");
     progress_.log("resuming from " + from.string());
   } else if (resume) {
     progress_.log("no checkpoint yet: starting anew");
   }
+  // First of all, because a folder with a recipe is a run that can be resumed, whatever happens next.
+  write_file_atomically(folder_.paths.recipe(), to_toml(recipe_));
   ledger_ = std::make_unique<Ledger>(folder_.paths, training_, resume ? std::optional(position_.step) : std::nullopt);
+  if (resume) remember();
   nlohmann::json session = describe_session(command_line, position_.step);
   session["threads"] = training_.workers.threads();
   session["device"] = "cpu";
   add_session(folder_.paths, session);
-  write_file_atomically(folder_.paths.recipe(), to_toml(recipe_));
   std::string classes;
   for (const std::string& name : train_data_->classes()) classes += name + "\n";
   write_file_atomically(folder_.paths.root / "classes.txt", classes);
   if (resume) ledger_->event(position_.step, "resumed", "", "");
+}
+
+// What earlier sessions met and reached, from the rows that are left of them.
+void Trainer::remember() {
+  const CsvData events = read_csv(folder_.paths.events(), {"kind", "layer", "message"});
+  for (size_t i = 0; i < events.rows; i++)
+    if (events.texts("kind")[i] == "damaged_image") damaged_.insert(events.texts("message")[i]);
+  for (const double top1 : read_csv(folder_.paths.epochs()).numbers("top1")) {
+    last_top1_ = top1;
+    best_top1_ = std::max(best_top1_, top1);
+  }
 }
 
 bool Trainer::stopping() const { return stop_signal() != 0; }
@@ -113,14 +131,11 @@ int Trainer::run() {
   progress_.start("", steps_per_epoch_ * recipe_.schedule.epochs, position_.step);
   while (position_.epoch < recipe_.schedule.epochs && !stopping()) {
     train_epoch();
-    if (stopping()) break;
-    const bool last = position_.epoch == recipe_.schedule.epochs;
-    if (last || (recipe_.run.eval_every > 0 && position_.epoch % recipe_.run.eval_every == 0)) evaluate();
-    if (last || (recipe_.run.checkpoint_every > 0 && position_.epoch % recipe_.run.checkpoint_every == 0)) save();
+    if (!stopping()) end_epoch();
   }
   progress_.finish();
-  if (stopping() && position_.epoch < recipe_.schedule.epochs) {
-    ledger_->event(position_.step, "stopped", "", fmt::format("signal {}", stop_signal()));
+  if (position_.epoch < recipe_.schedule.epochs) {
+    ledger_->event(last_step(), "stopped", "", fmt::format("signal {}", stop_signal()));
     save();
     fmt::print("stopped after step {}; go on with: lipsgrad train --resume --run {}\n", position_.step, folder_.paths.root.string());
     return int(Exit::interrupted);
@@ -136,20 +151,25 @@ void Trainer::train_epoch() {
   progress_.title(fmt::format("epoch {}/{}", position_.epoch + 1, recipe_.schedule.epochs));
   train_loader_->start(int(position_.epoch), position_.batch);
   std::vector<Batch> batches(recipe_.optimizer.accumulate);
-  while (position_.batch + recipe_.optimizer.accumulate <= steps_per_epoch_ * recipe_.optimizer.accumulate && !stopping()) {
+  while (position_.batch < batches_per_epoch() && !stopping()) {
     double wait = 0;
     for (Batch& batch : batches) {
       check(train_loader_->next(batch), "[trainer] the epoch ended early");
       wait += batch.wait_seconds;
     }
     step(batches, wait);
-    report_damaged(*train_loader_, "training", reported_train_);
-    if (recipe_.run.checkpoint_steps > 0 && position_.step % recipe_.run.checkpoint_steps == 0) save();
+    report_damaged(*train_loader_, "training", looked_at_train_);
+    if (position_.batch < batches_per_epoch() && is_due(position_.step, recipe_.run.checkpoint_steps)) save();
   }
-  if (position_.batch + recipe_.optimizer.accumulate > steps_per_epoch_ * recipe_.optimizer.accumulate) {
-    position_.epoch++;
-    position_.batch = 0;
-  }
+}
+
+// What belongs to the last step of an epoch is saved behind it, so a checkpoint either holds the evaluation or is followed by it.
+void Trainer::end_epoch() {
+  position_.epoch++;
+  position_.batch = 0;
+  const bool last = position_.epoch == recipe_.schedule.epochs;
+  if (last || is_due(position_.epoch, recipe_.run.eval_every)) evaluate();
+  if (last || is_due(position_.epoch, recipe_.run.checkpoint_every) || is_due(position_.step, recipe_.run.checkpoint_steps)) save();
 }
 
 void Trainer::step(std::vector<Batch>& batches, double wait) {
@@ -193,21 +213,22 @@ void Trainer::refuse(const std::vector<Input>& inputs, const StepResult& result,
        folder_.paths.flight_recorder().string(), " has the last steps");
 }
 
-void Trainer::report_damaged(const Loader& loader, const char* split, size_t& reported) {
-  const auto& damaged = loader.damaged();
-  for (; reported < damaged.size(); reported++) {
-    const DamagedImage& image = damaged[reported];
-    ledger_->event(position_.step, "damaged_image", "", image.name + ": " + image.reason);
-    if (reported < named_images) progress_.log(fmt::format("damaged {} image left out: {}: {}", split, image.name, image.reason));
-    if (reported == named_images) progress_.log("further damaged images are only listed in events.csv");
+void Trainer::report_damaged(const Loader& loader, const char* split, size_t& looked_at) {
+  for (; looked_at < loader.damaged().size(); looked_at++) {
+    const DamagedImage& image = loader.damaged()[looked_at];
+    const std::string line = image.name + ": " + image.reason;
+    if (!damaged_.insert(line).second) continue;
+    ledger_->event(last_step(), "damaged_image", "", line);
+    if (damaged_.size() <= named_images) progress_.log(fmt::format("damaged {} image left out: {}", split, line));
+    if (damaged_.size() == named_images + 1) progress_.log("further damaged images are only listed in events.csv");
   }
 }
 
 void Trainer::evaluate() {
-  EpochRow row{position_.epoch, position_.step - 1, evaluate_dataset(training_, *val_loader_, false), {}, 0};
+  EpochRow row{position_.epoch, last_step(), evaluate_dataset(training_, *val_loader_, false), {}, 0};
   if (training_.optimizer->ema) row.ema = evaluate_dataset(training_, *val_loader_, true);
-  report_damaged(*val_loader_, "validation", reported_val_);
-  row.damaged = int64_t(train_loader_->damaged().size() + val_loader_->damaged().size());
+  report_damaged(*val_loader_, "validation", looked_at_val_);
+  row.damaged = int64_t(damaged_.size());
   ledger_->epoch(row);
   const double n = double(std::max<int64_t>(1, row.result.images));
   last_top1_ = row.result.top1 / n;

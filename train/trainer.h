@@ -1,6 +1,7 @@
 // trainer.h: the training loop: data, steps, evaluations, checkpoints, and an orderly end.
 #pragma once
 #include <deque>
+#include <set>
 #include <string>
 
 #include "data/dataset.h"
@@ -23,13 +24,18 @@ class Trainer {
   int run();
 
  private:
+  void remember();
   void train_epoch();
+  void end_epoch();
   void step(std::vector<Batch>& batches, double wait);
   void evaluate();
-  void report_damaged(const Loader& loader, const char* split, size_t& reported);
+  void report_damaged(const Loader& loader, const char* split, size_t& looked_at);
   [[noreturn]] void refuse(const std::vector<Input>& inputs, const StepResult& result, double lr);
   void save();
   bool stopping() const;
+  int64_t batches_per_epoch() const { return steps_per_epoch_ * recipe_.optimizer.accumulate; }
+  // What happens between two steps is written down under the one before: a checkpoint behind it keeps the row.
+  int64_t last_step() const { return std::max<int64_t>(0, position_.step - 1); }
 
   const Recipe recipe_;
   RunFolder folder_;
@@ -40,7 +46,8 @@ class Trainer {
   Schedule schedule_{};
   std::unique_ptr<Ledger> ledger_;
   Progress progress_;
-  size_t reported_train_ = 0, reported_val_ = 0;
+  std::set<std::string> damaged_;    // images, as events.csv names them
+  size_t looked_at_train_ = 0, looked_at_val_ = 0;   // of the loaders' lists
   std::deque<std::string> recent_;   // JSON of the last steps, for the flight recorder
   double images_per_s_ = 0, best_top1_ = 0, last_top1_ = 0;
   int64_t steps_per_epoch_ = 0;

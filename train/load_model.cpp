@@ -5,6 +5,7 @@
 #include <fstream>
 
 #include "train/checkpoint.h"
+#include "train/sealed_folder.h"
 #include "train/weights.h"
 
 namespace {

@@ -31,7 +31,7 @@ struct Step {
 Step one_step(const std::vector<std::string>& set, const std::vector<Batch>& batches, bool random_parts = true) {
   Training training(tiny_recipe("unused", set), true);
   std::vector<Input> inputs;
-  for (const Batch& batch : batches) inputs.push_back(make_input(batch, training.recipe, 3, true));
+  for (const Batch& batch : batches) inputs.push_back(make_input(batch, training.recipe, 3, int64_t(inputs.size()) * batch.count, true));
   Step step{training.gradients(inputs, 3, random_parts), {}};
   training.update(1e-3, step.result);
   step.weights = training.model->store.values().values();
@@ -123,7 +123,7 @@ TEST_CASE("training: a damaged image counts for nothing") {
 
 TEST_CASE("training: evaluation counts ties and non-numbers against the model") {
   Training training(tiny_recipe("unused"), false);
-  const Input input = make_input(noise_batch(9), training.recipe, 0, false);
+  const Input input = make_input(noise_batch(9), training.recipe, 0, 0, false);
   EvalResult sums;
   Tensor logits;
   training.evaluate(input, sums, &logits);
@@ -202,7 +202,7 @@ TEST_CASE("training: the layer where infinity begins is found in the activations
   const int index = training.model->store.find("layers.0.blocks.0.mlp.fc2.weight");
   const Tensor weight = training.model->store.raw(index);
   std::fill_n(weight.data<float>(), weight.size(), 3e38f);
-  const std::vector<Input> inputs{make_input(noise_batch(8), training.recipe, 0, true)};
+  const std::vector<Input> inputs{make_input(noise_batch(8), training.recipe, 0, 0, true)};
   const StepResult result = training.gradients(inputs, 0);
   CHECK(!(std::isfinite(result.loss) && std::isfinite(result.gradient.total)));
   const NonFinite first = training.first_non_finite(inputs, 0);

@@ -92,6 +92,7 @@ TEST_CASE("report: runs that diverged, ended at once, were never evaluated or ha
   write_synthetic_run(folder.path / "one_row", {.steps = 1});
   write_synthetic_run(folder.path / "no_eval", {.steps = 300, .evaluated = false});
   RunFolder::create(folder.path / "empty");
+  write_file_atomically((folder.path / "empty" / "recipe.toml").string(), "");   // begun, and nothing more
   const auto diverged = data_in(page_of(folder, {"diverged"}, "diverged"))["runs"][0];
   CHECK(diverged["last"]["loss"] == "nan");
   CHECK(diverged["last"]["bound_l2"] == "inf");

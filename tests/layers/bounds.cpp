@@ -86,7 +86,8 @@ template <class F> Found search(const Shape& shape, double radius, F&& f, int tr
     }
     clip(x);
     std::vector<double> y(n);
-    const double step = (k % 3 ? 1e-6 : 0.5) * std::max(length(x), 1e-12) / length(d);
+    // Long steps and short ones, but none so short that rounding in f(x) would look like a stretch.
+    const double step = (k % 3 ? 1e-5 * radius : 0.5 * std::max(length(x), 1e-6 * radius)) / length(d);
     for (int64_t i = 0; i < n; i++) y[i] = x[i] + step * d[i];
     clip(y);
     std::vector<double> apart(n), fx = run(x), fy = run(y);
@@ -94,7 +95,7 @@ template <class F> Found search(const Shape& shape, double radius, F&& f, int tr
     std::vector<double> moved(fx.size());
     for (size_t i = 0; i < fx.size(); i++) moved[i] = fy[i] - fx[i];
     found.reach = std::max(found.reach, longest_token(fx, f(Tensor::from(shape, x, DType::f64)).shape()[-1]));
-    if (length(apart) == 0 || length(apart) < 1e-9 * length(x)) continue;
+    if (length(apart) < 1e-7 * radius) continue;
     const double stretch = length(moved) / length(apart);
     if (stretch > found.stretch) found.stretch = stretch, best_x = x, best_d = d;
   }

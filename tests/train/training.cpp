@@ -199,9 +199,12 @@ TEST_CASE("training: a run that blows up is stopped, with the steps before it on
 
 TEST_CASE("training: the layer where infinity begins is found in the activations too") {
   Training training(tiny_recipe("unused", {"parts.norm=none", "parts.attention=dot"}), true);
-  const int index = training.model->store.find("layers.0.blocks.0.mlp.fc2.weight");
-  const Tensor weight = training.model->store.raw(index);
-  std::fill_n(weight.data<float>(), weight.size(), 3e38f);
+  const auto fill = [&](const char* name, float value) {   // each number is finite; their products are not
+    const Tensor weight = training.model->store.raw(training.model->store.find(name));
+    std::fill_n(weight.data<float>(), weight.size(), value);
+  };
+  fill("layers.0.blocks.0.mlp.fc1.bias", 1e3f);
+  fill("layers.0.blocks.0.mlp.fc2.weight", 3e38f);
   const std::vector<Input> inputs{make_input(noise_batch(8), training.recipe, 0, 0, true)};
   const StepResult result = training.gradients(inputs, 0);
   CHECK(!(std::isfinite(result.loss) && std::isfinite(result.gradient.total)));

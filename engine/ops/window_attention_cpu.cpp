@@ -58,16 +58,6 @@ template <class C> void find_places(const AttentionShape& a, int64_t window, con
   for (int i = 0; i < a.tokens(); i++) s.region[i] = a.region(top + i / a.window, left + i % a.window);
 }
 
-// Asks for the places of a window's tokens before they are written: their pieces lie too far apart for the hardware to guess, and stores
-// that wait for memory hold up everything behind them.
-template <class T> void prefetch(const AttentionShape& a, const int64_t* place, T* to, int64_t stride) {
-  const int bytes = a.dim * int(sizeof(T));
-  for (int i = 0; i < a.tokens(); i++) {
-    const char* p = reinterpret_cast<const char*>(to + place[i] * stride);
-    for (int byte = 0; byte < bytes; byte += 64) __builtin_prefetch(p + byte, 1);
-  }
-}
-
 // Whole vectors from and to storage. Written out, because a loop over numbers of two types is not reliably made into vector code.
 template <class C, class T> typename Vector<C>::type widen(const T* from) {
   if constexpr (std::is_same_v<T, C>) return Vector<C>::load(from);
@@ -196,7 +186,6 @@ template <class T> void forward(const AttentionForward<T>& call, int64_t window,
   const T* qkv = call.qkv + head * a.dim;
   T* out = call.out + head * a.dim;
   find_places(a, window, s);
-  prefetch(a, s.place, out, channels);
   load(a, s.place, qkv + channels, 3 * channels, a.similarity, s.dim, s.k);
   small_transpose(s.tokens, s.dim, s.k.rows, C(a.logit_scale), s.k_columns);
   load(a, s.place, qkv, 3 * channels, a.similarity, s.dim, s.q);
@@ -256,7 +245,6 @@ template <class T> void backward(const AttentionBackward<T>& call, int64_t windo
   load(a, s.place, call.dout + head * a.dim, channels, Similarity::dot, s.dim, Tokens<C>{s.dout, nullptr, nullptr});
   const bool masked = a.masked(window);
   const C* log_sum = call.log_sum + (window * a.heads + head) * n;
-  if (dqkv) prefetch(a, s.place, dqkv + 2 * channels, 3 * channels);
   each_block(n, [&](int begin, int end) {
     C *p = s.logits + begin * s.tokens, *dp = s.dlogits + begin * s.tokens, *dbias = s.dbias + begin * s.tokens;
     make_logits(a, masked, begin, end, s, p);
@@ -267,10 +255,8 @@ template <class T> void backward(const AttentionBackward<T>& call, int64_t windo
     }
   });
   if (!dqkv) return;
-  prefetch(a, s.place, dqkv, 3 * channels);
   small_gemm<true, C>({n, s.dim, n, s.logits, s.tokens, s.dout, s.dim, nullptr, s.product, s.dim});
   store_gradient(a, s.place, s.v, s.product, C(a.value_scale), values, s.dim, dqkv + 2 * channels, 3 * channels, call.add);
-  prefetch(a, s.place, dqkv + channels, 3 * channels);
   small_gemm<false, C>({n, s.dim, n, s.dlogits, s.tokens, s.k.rows, s.dim, nullptr, s.product, s.dim});
   store_gradient(a, s.place, s.q, s.product, C(a.logit_scale), a.similarity, s.dim, dqkv, 3 * channels, call.add);
   small_gemm<true, C>({n, s.dim, n, s.dlogits, s.tokens, s.q.rows, s.dim, nullptr, s.product, s.dim});

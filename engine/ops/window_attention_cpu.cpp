@@ -26,11 +26,12 @@ template <class C> struct Scratch {
   C *dout, *product;       // like Tokens::rows
   C *k_columns, *v_columns;   // [padded dim, padded tokens]
   C *logits, *dlogits, *bias, *dbias;   // [tokens, padded tokens]
-  int32_t* regions;        // [padded tokens]
+  int64_t* place;          // [padded tokens]: which token of the map each one is
+  int32_t* region;         // [padded tokens]
 
   static int64_t size(const AttentionShape& a) {
     const int64_t n = padded<C>(a.tokens()), d = padded<C>(a.dim);
-    return 7 * n * d + 4 * n * n + 7 * n;
+    return 7 * n * d + 4 * n * n + 9 * n;
   }
   Scratch(const AttentionShape& a, C* memory) : tokens(padded<C>(a.tokens())), dim(padded<C>(a.dim)) {
     const auto take = [&](int64_t count) { return std::exchange(memory, memory + count); };
@@ -38,30 +39,23 @@ template <class C> struct Scratch {
     for (Tokens<C>* x : {&q, &k, &v}) *x = {take(rows), take(tokens), take(tokens)};
     for (C** x : {&dout, &product, &k_columns, &v_columns}) *x = take(rows);
     for (C** x : {&logits, &dlogits, &bias, &dbias}) *x = take(square);
-    regions = reinterpret_cast<int32_t*>(take(tokens));
+    place = reinterpret_cast<int64_t*>(take(2 * tokens));
+    region = reinterpret_cast<int32_t*>(take(tokens));
     for (C* x : {q.rows, k.rows, v.rows, dout}) std::fill_n(x, rows, C(0));
-    std::fill_n(regions, tokens, 0);
+    std::fill_n(region, tokens, 0);
   }
 };
 
-// Calls f(i, token) for the tokens of a window. Everything that needs a division stands outside the loops: inside, it would delay every load.
-template <class F> inline void each_token(const AttentionShape& a, int64_t window, F&& f) {
-  const int side = a.window, top = a.top(window) + a.shift, left = a.left(window) + a.shift, height = a.height, width = a.width;
-  const int64_t map = window / a.windows_a_map() * height;
-  for (int y = 0, i = 0; y < side; y++) {
-    const int64_t row = (map + (top + y < height ? top + y : top + y - height)) * width;
-    for (int x = 0; x < side; x++, i++) f(i, row + (left + x < width ? left + x : left + x - width));
+// Finds the tokens of a window. Done once, because the divisions in it would delay every load.
+template <class C> void find_places(const AttentionShape& a, int64_t window, const Scratch<C>& s) {
+  const int top = a.top(window), left = a.left(window);
+  for (int y = 0, i = 0; y < a.window; y++) {
+    const int64_t first = a.token(window, top + y, left);
+    const int until_wrap = a.width - (left + a.shift) % a.width;
+    for (int x = 0; x < a.window; x++, i++) s.place[i] = first + x - (x < until_wrap ? 0 : a.width);
   }
-}
-
-// Asks for the places of a window's tokens before they are written: their pieces lie too far apart for the hardware to guess, and stores
-// that wait for memory hold up everything behind them.
-template <class T> void prefetch(const AttentionShape& a, int64_t window, T* to, int64_t stride) {
-  const int bytes = a.dim * int(sizeof(T));
-  each_token(a, window, [&](int, int64_t token) {
-    const char* p = reinterpret_cast<const char*>(to + token * stride);
-    for (int byte = 0; byte < bytes; byte += 64) __builtin_prefetch(p + byte, 1);
-  });
+  if (!a.masked(window)) return;
+  for (int i = 0; i < a.tokens(); i++) s.region[i] = a.region(top + i / a.window, left + i % a.window);
 }
 
 // Whole vectors from and to storage. Written out, because a loop over numbers of two types is not reliably made into vector code.
@@ -88,16 +82,16 @@ template <class C> C dot(const C* x, const C* y, int n) {
 
 // Copies the tokens of a window, `stride` numbers apart, and normalises them as the similarity asks.
 template <class T, class C>
-void load(const AttentionShape& a, int64_t window, const T* from, int64_t stride, Similarity similarity, int row, const Tokens<C>& to) {
-  const int dim = a.dim, whole = dim / lanes<C> * lanes<C>;
-  each_token(a, window, [&](int i, int64_t token) {
-    const T* x = from + token * stride;
+void load(const AttentionShape& a, const int64_t* place, const T* from, int64_t stride, Similarity similarity, int row,
+          const Tokens<C>& to) {
+  const int dim = a.dim, whole = dim / lanes<C> * lanes<C>, n = a.tokens();
+  for (int i = 0; i < n; i++) {
+    const T* x = from + place[i] * stride;
     C* y = to.rows + i * row;
     for (int c = 0; c < whole; c += lanes<C>) Vector<C>::store(y + c, widen<C>(x + c));
     for (int c = whole; c < dim; c++) y[c] = C(x[c]);
-  });
+  }
   if (similarity == Similarity::dot) return;
-  const int n = a.tokens();
   for (int i = 0; i < n; i++) to.inverse[i] = dot(to.rows + i * row, to.rows + i * row, row);
   for (int i = 0; i < n; i++) {
     const RowScale<C> scale = row_scale(similarity, to.inverse[i], a.eps);
@@ -110,12 +104,12 @@ void load(const AttentionShape& a, int64_t window, const T* from, int64_t stride
 
 // Takes the gradient of the normalised tokens back to the tokens and writes it where they came from.
 template <class T, class C>
-void store_gradient(const AttentionShape& a, int64_t window, const Tokens<C>& x, const C* gradient, C factor, Similarity similarity, int row,
+void store_gradient(const AttentionShape& a, const int64_t* place, const Tokens<C>& x, const C* gradient, C factor, Similarity similarity, int row,
                     T* to, int64_t stride, bool add) {
   const int dim = a.dim, whole = dim / lanes<C> * lanes<C>;
-  each_token(a, window, [&](int i, int64_t token) {
+  for (int i = 0; i < a.tokens(); i++) {
     const C *unit = x.rows + i * row, *g = gradient + i * row;
-    T* out = to + token * stride;
+    T* out = to + place[i] * stride;
     const bool normalised = similarity != Similarity::dot;
     const C inverse = normalised ? factor * x.inverse[i] : factor;
     const C pull = normalised ? x.along[i] * dot(unit, g, row) : C(0);
@@ -127,7 +121,7 @@ void store_gradient(const AttentionShape& a, int64_t window, const Tokens<C>& x,
       const C value = inverse * (g[c] - pull * unit[c]);
       out[c] = T(add ? value + C(out[c]) : value);
     }
-  });
+  }
 }
 
 // Calls f(i, j, e) for every pair of tokens and the place e of their bias in the table.
@@ -152,23 +146,24 @@ template <class C> void gather_bias_gradient(const AttentionShape& a, const C* d
   each_pair(a.window, [=](int i, int j, int e) { table[e] += dbias[i * stride + j]; });
 }
 
-// logits = scale q k + bias + mask
-template <class C> void make_logits(const AttentionShape& a, int64_t window, const Scratch<C>& s) {
-  const int n = a.tokens();
-  small_transpose(s.tokens, s.dim, s.k.rows, C(a.logit_scale), s.k_columns);
-  small_gemm<false, C>({n, s.tokens, a.dim, s.q.rows, s.dim, s.k_columns, s.tokens, s.bias, s.logits, s.tokens});
-  if (!a.masked(window)) return;
-  const int top = a.top(window), left = a.left(window);
-  for (int i = 0; i < n; i++) s.regions[i] = a.region(top + i / a.window, left + i % a.window);
-  for (int i = 0; i < n; i++) {
-    C* row = s.logits + int64_t(i) * s.tokens;
-    for (int j = 0; j < s.tokens; j++) row[j] += s.regions[j] == s.regions[i] ? C(0) : C(masked_logit);
-  }
+// Rows are worked through in blocks that stay in the first-level cache from product to product.
+template <class F> void each_block(int rows, F&& f) {
+  const int blocks = (rows + 11) / 12;
+  for (int b = 0; b < blocks; b++) f(rows * b / blocks, rows * (b + 1) / blocks);
 }
 
-template <class C> struct RowSums { C log_sum, inverse, entropy; };
+// Rows begin .. end-1 of the logits, scale q k + bias + mask.
+template <class C> void make_logits(const AttentionShape& a, bool masked, int begin, int end, const Scratch<C>& s, C* logits) {
+  small_gemm<false, C>({end - begin, s.tokens, a.dim, s.q.rows + begin * s.dim, s.dim, s.k_columns, s.tokens, s.bias + begin * s.tokens,
+                        logits, s.tokens});
+  if (!masked) return;
+  for (int i = begin; i < end; i++, logits += s.tokens)
+    for (int j = 0; j < s.tokens; j++) logits[j] += s.region[j] == s.region[i] ? C(0) : C(masked_logit);
+}
 
-// Replaces a row of logits by exp(logit - max).
+template <class C> struct RowSums { C top, sum, weighted; };
+
+// Replaces a row of logits by e = exp(logit - top); weighted is the sum of e (logit - top).
 template <class C> RowSums<C> exponentiate(C* row, int n) {
   C top = row[0];
 #pragma omp simd reduction(max : top)
@@ -181,41 +176,44 @@ template <class C> RowSums<C> exponentiate(C* row, int n) {
     sum += e;
     weighted += e * below;
   }
-  const C log = std::log(sum);
-  return {top + log, C(1) / sum, log - weighted / sum};
+  return {top, sum, weighted};
 }
 
 template <class T> void forward(const AttentionForward<T>& call, int64_t window, int head, const Scratch<Compute<T>>& s) {
   using C = Compute<T>;
   const AttentionShape& a = call.shape;
-  const int n = a.tokens(), channels = a.channels();
+  const int n = a.tokens(), channels = a.channels(), whole = a.dim / lanes<C> * lanes<C>;
   const T* qkv = call.qkv + head * a.dim;
-  load(a, window, qkv, 3 * channels, a.similarity, s.dim, s.q);
-  load(a, window, qkv + channels, 3 * channels, a.similarity, s.dim, s.k);
-  load(a, window, qkv + 2 * channels, 3 * channels, value_similarity(a.similarity), s.dim, s.v);
-  make_logits(a, window, s);
-  prefetch(a, window, call.out + head * a.dim, channels);
+  T* out = call.out + head * a.dim;
+  find_places(a, window, s);
+  load(a, s.place, qkv + channels, 3 * channels, a.similarity, s.dim, s.k);
+  small_transpose(s.tokens, s.dim, s.k.rows, C(a.logit_scale), s.k_columns);
+  load(a, s.place, qkv, 3 * channels, a.similarity, s.dim, s.q);
+  load(a, s.place, qkv + 2 * channels, 3 * channels, value_similarity(a.similarity), s.dim, s.v);
+  const bool masked = a.masked(window);
   const int64_t unit = window * a.heads + head;
   C entropy = 0;
-  C* inverse = s.q.inverse;   // q is not needed any more
-  for (int i = 0; i < n; i++) {
-    const RowSums<C> sums = exponentiate(s.logits + int64_t(i) * s.tokens, s.tokens);
-    call.log_sum[unit * n + i] = sums.log_sum;
-    inverse[i] = sums.inverse * C(a.value_scale);
-    entropy += sums.entropy;
-  }
-  call.entropy[unit] = entropy;
-  small_gemm<false, C>({n, s.dim, n, s.logits, s.tokens, s.v.rows, s.dim, nullptr, s.product, s.dim});
-  const int whole = a.dim / lanes<C> * lanes<C>;
-  each_token(a, window, [&](int i, int64_t token) {
-    T* out = call.out + token * channels + head * a.dim;
-    const C* row = s.product + i * s.dim;
-    for (int c = 0; c < whole; c += lanes<C>) narrow<C>(inverse[i] * Vector<C>::load(row + c), out + c);
-    for (int c = whole; c < a.dim; c++) out[c] = T(inverse[i] * row[c]);
+  each_block(n, [&](int begin, int end) {
+    make_logits(a, masked, begin, end, s, s.logits);
+    for (int i = begin; i < end; i++) {
+      const RowSums<C> sums = exponentiate(s.logits + (i - begin) * s.tokens, s.tokens);
+      const C log = std::log(sums.sum);
+      call.log_sum[unit * n + i] = sums.top + log;
+      entropy += log - sums.weighted / sums.sum;
+      s.q.inverse[i] = C(a.value_scale) / sums.sum;   // in the place of what only backward needs
+    }
+    small_gemm<false, C>({end - begin, s.dim, n, s.logits, s.tokens, s.v.rows, s.dim, nullptr, s.product, s.dim});
+    for (int i = begin; i < end; i++) {
+      const C factor = s.q.inverse[i], *row = s.product + (i - begin) * s.dim;
+      T* to = out + s.place[i] * channels;
+      for (int c = 0; c < whole; c += lanes<C>) narrow<C>(factor * Vector<C>::load(row + c), to + c);
+      for (int c = whole; c < a.dim; c++) to[c] = T(factor * row[c]);
+    }
   });
+  call.entropy[unit] = entropy;
 }
 
-// logits become probabilities p from the saved row sums; dlogits arrive as dp and leave as p (dp - sum of p dp).
+// logits become probabilities p by the saved row sums; dp becomes the logits' gradient p (dp - sum of p dp).
 template <class C> void probabilities(C* row, C log_sum, int n) {
 #pragma omp simd
   for (int j = 0; j < n; j++) row[j] = fast_exp(row[j] - log_sum);
@@ -236,31 +234,33 @@ template <class T> void backward(const AttentionBackward<T>& call, int64_t windo
   const AttentionShape& a = call.shape;
   const int n = a.tokens(), channels = a.channels();
   const T* qkv = call.qkv + head * a.dim;
-  const Similarity values = value_similarity(a.similarity);
-  load(a, window, qkv, 3 * channels, a.similarity, s.dim, s.q);
-  load(a, window, qkv + channels, 3 * channels, a.similarity, s.dim, s.k);
-  load(a, window, qkv + 2 * channels, 3 * channels, values, s.dim, s.v);
-  load(a, window, call.dout + head * a.dim, channels, Similarity::dot, s.dim, Tokens<C>{s.dout, nullptr, nullptr});
-  make_logits(a, window, s);
-  const C* log_sum = call.log_sum + (window * a.heads + head) * n;
-  for (int i = 0; i < n; i++) probabilities(s.logits + int64_t(i) * s.tokens, log_sum[i], s.tokens);
   T* dqkv = call.dqkv ? call.dqkv + head * a.dim : nullptr;
-  if (dqkv) prefetch(a, window, dqkv + 2 * channels, 3 * channels);
+  const Similarity values = value_similarity(a.similarity);
+  find_places(a, window, s);
+  load(a, s.place, qkv + channels, 3 * channels, a.similarity, s.dim, s.k);
+  small_transpose(s.tokens, s.dim, s.k.rows, C(a.logit_scale), s.k_columns);
+  load(a, s.place, qkv + 2 * channels, 3 * channels, values, s.dim, s.v);
   small_transpose(s.tokens, s.dim, s.v.rows, C(a.value_scale), s.v_columns);
-  small_gemm<false, C>({n, s.tokens, a.dim, s.dout, s.dim, s.v_columns, s.tokens, nullptr, s.dlogits, s.tokens});
-  for (int i = 0; i < n; i++) {
-    const int64_t row = int64_t(i) * s.tokens;
-    softmax_gradient(s.logits + row, s.dlogits + row, s.dbias + row, s.tokens);
-  }
+  load(a, s.place, qkv, 3 * channels, a.similarity, s.dim, s.q);
+  load(a, s.place, call.dout + head * a.dim, channels, Similarity::dot, s.dim, Tokens<C>{s.dout, nullptr, nullptr});
+  const bool masked = a.masked(window);
+  const C* log_sum = call.log_sum + (window * a.heads + head) * n;
+  each_block(n, [&](int begin, int end) {
+    C *p = s.logits + begin * s.tokens, *dp = s.dlogits + begin * s.tokens, *dbias = s.dbias + begin * s.tokens;
+    make_logits(a, masked, begin, end, s, p);
+    small_gemm<false, C>({end - begin, s.tokens, a.dim, s.dout + begin * s.dim, s.dim, s.v_columns, s.tokens, nullptr, dp, s.tokens});
+    for (int i = begin; i < end; i++, p += s.tokens, dp += s.tokens, dbias += s.tokens) {
+      probabilities(p, log_sum[i], s.tokens);
+      softmax_gradient(p, dp, dbias, s.tokens);
+    }
+  });
   if (!dqkv) return;
-  prefetch(a, window, dqkv, 3 * channels);
   small_gemm<true, C>({n, s.dim, n, s.logits, s.tokens, s.dout, s.dim, nullptr, s.product, s.dim});
-  store_gradient(a, window, s.v, s.product, C(a.value_scale), values, s.dim, dqkv + 2 * channels, 3 * channels, call.add);
-  prefetch(a, window, dqkv + channels, 3 * channels);
+  store_gradient(a, s.place, s.v, s.product, C(a.value_scale), values, s.dim, dqkv + 2 * channels, 3 * channels, call.add);
   small_gemm<false, C>({n, s.dim, n, s.dlogits, s.tokens, s.k.rows, s.dim, nullptr, s.product, s.dim});
-  store_gradient(a, window, s.q, s.product, C(a.logit_scale), a.similarity, s.dim, dqkv, 3 * channels, call.add);
+  store_gradient(a, s.place, s.q, s.product, C(a.logit_scale), a.similarity, s.dim, dqkv, 3 * channels, call.add);
   small_gemm<true, C>({n, s.dim, n, s.dlogits, s.tokens, s.q.rows, s.dim, nullptr, s.product, s.dim});
-  store_gradient(a, window, s.k, s.product, C(a.logit_scale), a.similarity, s.dim, dqkv + channels, 3 * channels, call.add);
+  store_gradient(a, s.place, s.k, s.product, C(a.logit_scale), a.similarity, s.dim, dqkv + channels, 3 * channels, call.add);
 }
 
 // Runs f(chunk, head, scratch) for all of them. Which thread does it changes nothing: a chunk's sums are its own.

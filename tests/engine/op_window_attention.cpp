@@ -173,6 +173,30 @@ TEST_CASE("window_attention: gradients equal finite differences") {
   }
 }
 
+TEST_CASE("window_attention: below the cosine's clamp a row is scaled and not normalised") {
+  Input in = cases()[3];
+  double* q = in.qkv.data<double>();   // of token 0, head 0
+  for (int c = 0; c < 8; c++) q[c] *= 1e-14;
+  CHECK(distance(run(in).out, twin(in).out) < 1e-12);
+  const std::vector<double> exact = run(in).dqkv, dout = in.dout.values();
+  const auto loss = [&] {
+    double sum = 0;
+    const std::vector<double> out = twin(in).out;
+    for (size_t i = 0; i < out.size(); i++) sum += out[i] * dout[i];
+    return sum;
+  };
+  std::vector<double> slopes;
+  for (int c = 0; c < 8; c++) {
+    const double there = q[c], step = 1e-17;
+    q[c] = there + step;
+    const double above = loss();
+    q[c] = there - step;
+    slopes.push_back((above - loss()) / (2 * step));
+    q[c] = there;
+  }
+  CHECK(distance({exact.begin(), exact.begin() + 8}, slopes) < 1e-6);
+}
+
 TEST_CASE("window_attention: the paper's bounded form on a known example") {
   const double x[3][2] = {{1, 2}, {3, -1}, {0.5, 0.25}}, dout[3][2] = {{1, 2}, {3, 4}, {5, 6}};
   const std::vector<double> known_out = {0.826003, 1.192295, 0.596219, 1.349275, 0.677784, 1.298113};

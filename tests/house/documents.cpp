@@ -28,12 +28,24 @@ std::vector<std::vector<string>> commands_in(const string& page) {
   return commands;
 }
 
+// The page without its ``` blocks, where "](" is C++.
+string without_code(const string& page) {
+  string text;
+  bool inside = false;
+  for (const auto& line : lines_of(page)) {
+    if (line.starts_with("```")) inside = !inside;
+    else if (!inside) text += line + "\n";
+  }
+  return text;
+}
+
 // Targets of [text](target) and ![picture](target) that are files of the project, as paths from its root.
 std::vector<string> links_in(const Source& page) {
   namespace fs = std::filesystem;
   std::vector<string> links;
-  for (size_t at = page.text.find("]("); at != string::npos; at = page.text.find("](", at + 1)) {
-    string target = page.text.substr(at + 2, page.text.find(')', at) - at - 2);
+  const string text = without_code(page.text);
+  for (size_t at = text.find("]("); at != string::npos; at = text.find("](", at + 1)) {
+    string target = text.substr(at + 2, text.find(')', at) - at - 2);
     target = target.substr(0, target.find('#'));
     if (target.empty() || contains(target, "://") || contains(target, " ")) continue;   // a lambda in a code block is no link
     links.push_back((fs::path(page.path).parent_path() / target).lexically_normal().generic_string());
@@ -106,6 +118,6 @@ TEST_CASE("house: the document test sees what it should") {
   CHECK(faults("build/lipsgrad data fly runs/a") == 2);
   CHECK(command_faults({"a.md", "scripts/gone.sh in plain text"}, train).empty());
 
-  const Source page{"docs/a.md", "[b](b.md#part) [c](../c.md) [web](https://example.org) ![p](p.png) [here](#part)"};
+  const Source page{"docs/a.md", "[b](b.md#part) [c](../c.md) [web](https://example.org) ![p](p.png) [here](#part)\n```\n[x](int i)\n```\n"};
   CHECK(links_in(page) == std::vector<string>{"docs/b.md", "c.md", "docs/p.png"});
 }

@@ -47,7 +47,7 @@ std::vector<string> links_in(const Source& page) {
   for (size_t at = text.find("]("); at != string::npos; at = text.find("](", at + 1)) {
     string target = text.substr(at + 2, text.find(')', at) - at - 2);
     target = target.substr(0, target.find('#'));
-    if (target.empty() || contains(target, "://") || contains(target, " ")) continue;   // a lambda in a code block is no link
+    if (target.empty() || contains(target, "://")) continue;
     links.push_back((fs::path(page.path).parent_path() / target).lexically_normal().generic_string());
   }
   return links;

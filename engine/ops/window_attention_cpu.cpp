@@ -104,8 +104,8 @@ void load(const AttentionShape& a, const int64_t* place, const T* from, int64_t 
 
 // Takes the gradient of the normalised tokens back to the tokens and writes it where they came from.
 template <class T, class C>
-void store_gradient(const AttentionShape& a, const int64_t* place, const Tokens<C>& x, const C* gradient, C factor, Similarity similarity, int row,
-                    T* to, int64_t stride, bool add) {
+void store_gradient(const AttentionShape& a, const int64_t* place, const Tokens<C>& x, const C* gradient, C factor,
+                    Similarity similarity, int row, T* to, int64_t stride, bool add) {
   const int dim = a.dim, whole = dim / lanes<C> * lanes<C>;
   for (int i = 0; i < a.tokens(); i++) {
     const C *unit = x.rows + i * row, *g = gradient + i * row;

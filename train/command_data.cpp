@@ -61,7 +61,7 @@ int run_data_verify(const DataVerifyOptions& options) {
   for (const std::string& split : splits) {
     const std::unique_ptr<Dataset> data = open_dataset(options.folder, split);
     Progress progress;
-    progress.start("verifying " + split, data->size());
+    progress.start("verifying " + (split.empty() ? options.folder : split), data->size());
     const Verification result = verify(*data, int(std::max(1u, std::thread::hardware_concurrency())),
                                        [&](int64_t done) { if (progress.wants_update()) progress.update(done, ""); });
     progress.update(data->size(), "");

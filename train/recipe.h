@@ -176,11 +176,10 @@ struct EmaRecipe {
 };
 
 struct LedgerRecipe {
-  int every = 1, certify_every = 0, power_iterations = 1;
+  int every = 1, power_iterations = 1;
 
   static void each_key(auto& ledger, auto&& key) {
     key("every", ledger.every, at_least(0), "steps between two rows of bounds, entropies and norms; 0: never");
-    key("certify_every", ledger.certify_every, at_least(0), "steps between two certified bounds; 0: never");
     key("power_iterations", ledger.power_iterations, between(1, 1000),
         "of each weight and row, starting from the row before");
   }

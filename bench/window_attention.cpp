@@ -16,7 +16,7 @@ struct Case {
 // Arguments: map size, heads, shift, similarity, batch 4, window 7, 32 channels a head.
 void make(Case& c, const benchmark::State& state) {
   const int64_t size = state.range(0), heads = state.range(1), batch = 4, dim = 32;
-  c.config = {.heads = int(heads), .window = 7, .shift = int(state.range(2)), .similarity = Similarity(state.range(3))};
+  c.config = {.heads = int(heads), .window_height = 7, .window_width = 7, .shift = int(state.range(2)), .similarity = Similarity(state.range(3))};
   RandomSequence draw(RandomStream(0, "bench"), 0, 0);
   const auto random = [&](const Shape& shape) {
     Tensor t = Tensor::empty(shape, DType::f32);

@@ -41,6 +41,7 @@ Bound Attention::bound(const Domain& in, BoundTrace& trace) const {
       else
         inside = Bound::without_bound(name, out);
       break;
+    case Similarity::l2:
     case Similarity::cosine:
       // Values are not normalised and the clamp of q and k at 1e-12 lets the similarity turn over within 1e-12: no useful constant exists
       // (reference lipsformer.md 2.7).

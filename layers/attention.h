@@ -18,7 +18,8 @@ struct Attention {
   Attention() = default;
   Attention(const Scope& scope, int64_t width, int heads, int window, int shift, const AttentionPart& part)
       : name(scope.path()), qkv(scope / "qkv", width, 3 * width), proj(scope / "proj", width, width),
-        config{heads, window, shift, part.similarity, part.tau, part.nu, part.eps}, width(width) {
+        config{.heads = heads, .window_height = window, .window_width = window, .shift = shift, .similarity = part.similarity, .tau = part.tau,
+               .nu = part.nu, .eps = part.eps}, width(width) {
     const int64_t side = 2 * window - 1;
     bias_table = scope.parameter("relative_position_bias_table", {side * side, heads}, ParameterKind::table, {Init::normal, 0.02});
   }
@@ -39,5 +40,5 @@ struct Attention {
   }
 
   Bound bound(const Domain& in, BoundTrace& trace) const;
-  int64_t tokens() const { return int64_t(config.window) * config.window; }
+  int64_t tokens() const { return int64_t(config.window_height) * config.window_width; }
 };

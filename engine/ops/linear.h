@@ -22,24 +22,28 @@ template <class T> struct BiasSums {   // dbias = column sums of dy
 
 // Gradients of x, weight and bias from a block of the product's gradient dy [r, out]; rows begin .. of x2 [rows, in].
 inline void backward_block(const Tensor& dy, const Tensor& x2, int64_t begin, const Into& dx, const Tensor& wide_weight,
-                           const Tensor& weight, const Tensor& bias) {
+                           const Tensor& weight, const Tensor& bias, double alpha) {
   const int64_t r = dy.dim(0), out = dy.dim(1), in = x2.dim(1);
   if (bias && bias.wants_grad())
     dispatch(dy.dtype(), [&]<class T>() {
       add_sums<Compute<T>>(map_rows_reduce<Compute<T>>(dy.device(), r, out, 1, BiasSums<T>{dy.data<T>(), out}), 0, bias);
     });
-  if (dx.grad) gemm({.m = r, .n = in, .k = out, .beta = dx.beta}, dy, wide_weight, dx.grad.view(x2.shape()).slice(begin, r));
+  if (dx.grad) gemm({.m = r, .n = in, .k = out, .alpha = alpha, .beta = dx.beta}, dy, wide_weight, dx.grad.view(x2.shape()).slice(begin, r));
   if (weight.wants_grad()) {
     auto [dw, beta] = into(weight);
-    gemm({.transpose_a = true, .m = out, .n = in, .k = r, .beta = beta}, dy, x2.slice(begin, r), dw);
+    gemm({.transpose_a = true, .m = out, .n = in, .k = r, .alpha = alpha, .beta = beta}, dy, x2.slice(begin, r), dw);
   }
 }
 
-inline void check_shapes(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias) {
+inline void check_shapes(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& alpha) {
   const int64_t in = x.dim(-1), out = weight.dim(0);
   check(weight.size() == in * out, "[", op, "] x is ", x.shape(), ", weight is ", weight.shape(), ": last dimensions must agree");
   check(!bias || bias.size() == out, "[", op, "] bias is ", bias.shape(), ", expected [", out, "]");
+  check(!alpha || alpha.size() == 1, "[", op, "] alpha must be one number, given ", alpha.shape());
 }
+
+// What the product is multiplied with; 1 without an alpha.
+inline double factor(const Tensor& alpha) { return alpha ? alpha.item() : 1; }
 
 inline Shape with_last(const Shape& shape, int64_t last) {
   std::vector<int64_t> dims = shape.dims();

@@ -1,4 +1,4 @@
-// linear_gelu: y = gelu(x W^T + b). Keeps the pre-activation; its gradient exists a cache-sized block at a time only.
+// linear_gelu: y = gelu(alpha x W^T + b). Keeps the pre-activation; its gradient exists a cache-sized block at a time only.
 #include "engine/math.h"
 #include "engine/ops.h"
 #include "engine/ops/linear.h"
@@ -24,9 +24,10 @@ template <class T> struct Slope {   // dh = dy * gelu'(h)
 
 }  // namespace
 
-Tensor linear_gelu(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+Tensor linear_gelu(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& alpha) {
   const OpRange range("linear_gelu");
-  linear_rows::check_shapes("linear_gelu", x, weight, bias);
+  linear_rows::check_shapes("linear_gelu", x, weight, bias, alpha);
+  const double factor = linear_rows::factor(alpha);
   const int64_t in = x.dim(-1), out = weight.dim(0), rows = x.rows();
   const int64_t block = linear_rows::block_rows(x.device(), rows, out);
   const Tensor x2 = x.detached().view({rows, in}), w = computed(weight, x.dtype()), b = computed(bias, x.dtype());
@@ -35,14 +36,14 @@ Tensor linear_gelu(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   for (int64_t begin = 0; begin < rows; begin += block) {
     const int64_t r = std::min(block, rows - begin);
     const Tensor part = h.slice(begin, r);
-    gemm({.transpose_b = true, .m = r, .n = out, .k = in}, x2.slice(begin, r), w, part);
+    gemm({.transpose_b = true, .m = r, .n = out, .k = in, .alpha = factor}, x2.slice(begin, r), w, part);
     dispatch(x.dtype(), [&]<class T>() {
       const Compute<T>* add = b ? b.data<Compute<T>>() : nullptr;
       map_rows(x.device(), r, Activate<T>{add, part.data<T>(), y.slice(begin, r).data<T>(), out});
     });
   }
   y = y.view(linear_rows::with_last(x.shape(), out));
-  record("linear_gelu", y, {x, weight, bias}, [x, x2, h, w, weight, bias, rows, out, block](const Tensor& dy) {
+  record("linear_gelu", y, {x, weight, bias}, [x, x2, h, w, weight, bias, factor, rows, out, block](const Tensor& dy) {
     const Into dx = x.wants_grad() ? into(x) : Into{Tensor(), 0};
     const Tensor dy2 = dy.view({rows, out}), scratch = Tensor::empty({block, out}, dy.dtype(), dy.device());
     for (int64_t begin = 0; begin < rows; begin += block) {
@@ -51,7 +52,7 @@ Tensor linear_gelu(const Tensor& x, const Tensor& weight, const Tensor& bias) {
       dispatch(dy.dtype(), [&]<class T>() {
         map(dy.device(), r * out, Slope<T>{h.slice(begin, r).data<T>(), dy2.slice(begin, r).data<T>(), dh.data<T>()});
       });
-      linear_rows::backward_block(dh, x2, begin, dx, w, weight, bias);
+      linear_rows::backward_block(dh, x2, begin, dx, w, weight, bias, factor);
     }
   });
   return y;

@@ -1,4 +1,5 @@
-// residual: y = x + drop(alpha * f), alpha [C] a weight a channel (LipsFormer's weighted residual) or empty for the plain sum.
+// residual: y = skip x + drop(alpha * f), alpha [C] a weight a channel (LipsFormer's weighted residual), [1] for all of them (ReZero), or
+// empty for the plain sum. skip < 1 makes it convex, skip > 1 is DeepNorm's.
 #include "engine/map.h"
 #include "engine/ops.h"
 #include "engine/ops/drop_path.h"
@@ -11,15 +12,16 @@ template <class T> struct Forward {
   const Compute<T>* alpha;   // null: 1
   T* y;
   int64_t columns;
+  Compute<T> skip;
   DropFactor keep;
   template <class Team> HD void operator()(int64_t row, const Team& team) const {
     using C = Compute<T>;
     const int64_t at = row * columns;
-    const C k = keep(row);
+    const C k = keep(row), s = skip;
     if (alpha)
-      team.each(columns, [&](int64_t j) { y[at + j] = T(C(x[at + j]) + k * alpha[j] * C(f[at + j])); });
+      team.each(columns, [&](int64_t j) { y[at + j] = T(s * C(x[at + j]) + k * alpha[j] * C(f[at + j])); });
     else
-      team.each(columns, [&](int64_t j) { y[at + j] = T(C(x[at + j]) + k * C(f[at + j])); });
+      team.each(columns, [&](int64_t j) { y[at + j] = T(s * C(x[at + j]) + k * C(f[at + j])); });
   }
 };
 
@@ -45,19 +47,60 @@ template <class T, bool weighted> struct Backward {   // df = k alpha dy, dalpha
   }
 };
 
+template <class T> struct AddScaled {   // dx = skip dy
+  const T* dy;
+  T* dx;
+  Compute<T> factor;
+  bool add;
+  HD void operator()(int64_t i) const { dx[i] = T((add ? Compute<T>(dx[i]) : Compute<T>(0)) + factor * Compute<T>(dy[i])); }
+};
+
+template <class C> struct Spread {   // one number for every channel
+  const C* value;
+  C* all;
+  HD void operator()(int64_t i) const { all[i] = *value; }
+};
+
+template <class C> struct SumOfChannels {
+  const C* channels;
+  C* sum;
+  int64_t n;
+  HD void operator()(int64_t) const {
+    C s = 0;
+    for (int64_t i = 0; i < n; i++) s += channels[i];
+    *sum = s;
+  }
+};
+
+// alpha as a number a channel.
+Tensor by_channel(const Tensor& alpha, int64_t columns) {
+  if (!alpha || alpha.size() == columns) return alpha;
+  const Tensor all = Tensor::empty({columns}, alpha.dtype(), alpha.device());
+  dispatch(alpha.dtype(), [&]<class C>() { map(alpha.device(), columns, Spread<C>{alpha.data<C>(), all.data<C>()}); });
+  return all;
+}
+
+// Adds the channels' sums [1, C] to the gradient of alpha, whichever its shape.
+template <class C> void add_alpha_gradient(const Tensor& sums, const Tensor& alpha) {
+  if (alpha.size() == sums.dim(1)) return add_sums<C>(sums, 0, alpha);
+  const Tensor sum = Tensor::empty({1, 1}, sums.dtype(), sums.device());
+  map(sums.device(), 1, SumOfChannels<C>{sums.data<C>(), sum.data<C>(), sums.dim(1)});
+  add_sums<C>(sum, 0, alpha);
+}
+
 }  // namespace
 
-Tensor residual(const Tensor& x, const Tensor& f, const Tensor& alpha, const DropPath& drop) {
+Tensor residual(const Tensor& x, const Tensor& f, const Tensor& alpha, const DropPath& drop, double skip) {
   const OpRange range("residual");
   const int64_t columns = x.dim(-1);
   check(f.size() == x.size() && f.dtype() == x.dtype(), "[residual] x is ", x.shape(), ", branch is ", f.shape(), ": shapes must agree");
-  check(!alpha || alpha.size() == columns, "[residual] alpha is ", alpha.shape(), ", expected [", columns, "]");
+  check(!alpha || alpha.size() == columns || alpha.size() == 1, "[residual] alpha is ", alpha.shape(), ", expected [", columns, "] or [1]");
   Tensor y = Tensor::like(x);
-  const Tensor a = computed(alpha, x.dtype());
+  const Tensor a = by_channel(computed(alpha, x.dtype()), columns);
   const DropFactor keep = drop_factor(drop, x);
   dispatch(x.dtype(), [&]<class T>() {
     using C = Compute<T>;
-    map_rows(x.device(), x.rows(), Forward<T>{x.data<T>(), f.data<T>(), a ? a.data<C>() : nullptr, y.data<T>(), columns, keep});
+    map_rows(x.device(), x.rows(), Forward<T>{x.data<T>(), f.data<T>(), a ? a.data<C>() : nullptr, y.data<T>(), columns, C(skip), keep});
   });
   record("residual", y, {x, f, alpha}, [=](const Tensor& dy) {
     const Into target = f.wants_grad() ? into(f) : Into{Tensor::like(f), 0};   // scratch where nobody wants it
@@ -68,10 +111,14 @@ Tensor residual(const Tensor& x, const Tensor& f, const Tensor& alpha, const Dro
                                          target.beta != 0, columns, keep};
         return map_rows_reduce<C>(dy.device(), dy.rows(), columns, 1, back);
       };
-      if (a) add_sums<C>(run.template operator()<true>(), 0, alpha);
+      if (a && alpha.wants_grad()) add_alpha_gradient<C>(run.template operator()<true>(), alpha);
+      else if (a) run.template operator()<true>();
       else run.template operator()<false>();
     });
-    pass_on(dy, x);
+    if (!x.wants_grad()) return;
+    if (skip == 1) return pass_on(dy, x);
+    auto [dx, beta] = into(x);
+    dispatch(dy.dtype(), [&]<class T>() { map(dy.device(), dy.size(), AddScaled<T>{dy.data<T>(), dx.data<T>(), Compute<T>(skip), beta != 0}); });
   });
   return y;
 }

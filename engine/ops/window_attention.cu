@@ -58,7 +58,7 @@ template <class C> struct MeanEntropy {
 
 AttentionShape shape_of(const Tensor& qkv, const Tensor& table, const WindowAttention& config) {
   const Shape& s = qkv.shape();
-  const int w = config.window, heads = config.heads;
+  const int w = config.window_height, heads = config.heads;
   check(s.rank() == 4, "[window_attention] qkv must be [B, H, W, 3C], given ", s);
   check(heads > 0 && s[3] > 0 && s[3] % (3 * heads) == 0, "[window_attention] ", s[3], " channels are not 3 times ", heads, " heads");
   check(s[0] > 0 && w > 0 && s[1] > 0 && s[2] > 0 && s[1] % w == 0 && s[2] % w == 0, "[window_attention] a map of ", s[1], " x ", s[2],

@@ -23,7 +23,7 @@ Input input(Shape map, int dim, const WindowAttention& config, bool with_table =
     for (int64_t i = 0; i < t.size(); i++) t.data<double>()[i] = draw.normal();
     return t;
   };
-  const int side = 2 * config.window - 1, channels = config.heads * dim;
+  const int side = 2 * config.window_height - 1, channels = config.heads * dim;
   Input in{config, random({map[0], map[1], map[2], 3 * channels}), {}, random({map[0], map[1], map[2], channels})};
   if (with_table) in.table = random({side * side, config.heads});
   return in;
@@ -54,7 +54,7 @@ Result run(const Input& in, DType dtype = DType::f64, Device device = {}, bool a
 // The forward by plain loops over the map, as a person would write it down: roll, cut, attend, put together, roll back.
 Result twin(const Input& in) {
   const WindowAttention& c = in.config;
-  const int64_t B = in.qkv.dim(0), H = in.qkv.dim(1), W = in.qkv.dim(2), C = in.qkv.dim(3) / 3, d = C / c.heads, w = c.window, n = w * w;
+  const int64_t B = in.qkv.dim(0), H = in.qkv.dim(1), W = in.qkv.dim(2), C = in.qkv.dim(3) / 3, d = C / c.heads, w = c.window_height, n = w * w;
   const double *qkv = in.qkv.data<double>(), *table = in.table ? in.table.data<double>() : nullptr;
   Result r{std::vector<double>(B * H * W * C), std::vector<double>(c.heads), {}, {}};
   const auto rolled = [&](int64_t b, int64_t y, int64_t x) { return (b * H + (y + c.shift) % H) * W + (x + c.shift) % W; };
@@ -122,18 +122,18 @@ void check_equal(const Result& a, const Result& b, double tolerance) {
 std::vector<Input> cases() {
   const Similarity dot = Similarity::dot, cosine = Similarity::cosine, bounded = Similarity::cosine_bounded;
   std::vector<Input> all;
-  all.push_back(input({2, 4, 4}, 3, {.heads = 2, .window = 2, .similarity = dot}));
-  all.push_back(input({1, 4, 6}, 8, {.heads = 1, .window = 2, .shift = 1, .similarity = dot}));
-  all.push_back(input({1, 6, 9}, 3, {.heads = 2, .window = 3, .shift = 2, .similarity = cosine, .tau = 4}));
-  all.push_back(input({2, 3, 3}, 8, {.heads = 2, .window = 3, .similarity = cosine, .tau = 4}));
-  all.push_back(input({1, 6, 6}, 3, {.heads = 1, .window = 3, .shift = 1, .similarity = bounded, .tau = 3, .nu = 1.5, .eps = 0.1}));
-  all.push_back(input({2, 4, 2}, 8, {.heads = 2, .window = 2, .similarity = bounded, .tau = 3, .nu = 0.7, .eps = 0.1}));
-  all.push_back(input({1, 4, 4}, 5, {.heads = 2, .window = 2, .shift = 1, .similarity = dot}, false));
+  all.push_back(input({2, 4, 4}, 3, {.heads = 2, .window_height = 2, .window_width = 2, .similarity = dot}));
+  all.push_back(input({1, 4, 6}, 8, {.heads = 1, .window_height = 2, .window_width = 2, .shift = 1, .similarity = dot}));
+  all.push_back(input({1, 6, 9}, 3, {.heads = 2, .window_height = 3, .window_width = 3, .shift = 2, .similarity = cosine, .tau = 4}));
+  all.push_back(input({2, 3, 3}, 8, {.heads = 2, .window_height = 3, .window_width = 3, .similarity = cosine, .tau = 4}));
+  all.push_back(input({1, 6, 6}, 3, {.heads = 1, .window_height = 3, .window_width = 3, .shift = 1, .similarity = bounded, .tau = 3, .nu = 1.5, .eps = 0.1}));
+  all.push_back(input({2, 4, 2}, 8, {.heads = 2, .window_height = 2, .window_width = 2, .similarity = bounded, .tau = 3, .nu = 0.7, .eps = 0.1}));
+  all.push_back(input({1, 4, 4}, 5, {.heads = 2, .window_height = 2, .window_width = 2, .shift = 1, .similarity = dot}, false));
   return all;
 }
 
 Input real_size(Similarity similarity, int shift) {
-  return input({1, 14, 21}, 32, {.heads = 3, .window = 7, .shift = shift, .similarity = similarity});
+  return input({1, 14, 21}, 32, {.heads = 3, .window_height = 7, .window_width = 7, .shift = shift, .similarity = similarity});
 }
 
 }  // namespace
@@ -210,7 +210,7 @@ TEST_CASE("window_attention: the paper's bounded form on a known example") {
     std::copy_n(dout[i], 2, &g[(first + i) * 2]);
   }
   const WindowAttention config{
-      .heads = 1, .window = 3, .shift = 1, .similarity = Similarity::cosine_bounded, .tau = 2, .nu = 1.5, .eps = 0.01};
+      .heads = 1, .window_height = 3, .window_width = 3, .shift = 1, .similarity = Similarity::cosine_bounded, .tau = 2, .nu = 1.5, .eps = 0.01};
   const Input in{config, Tensor::from({1, 3, 6, 6}, qkv, DType::f64), {}, Tensor::from({1, 3, 6, 2}, g, DType::f64)};
   for (const Device device : {Device{}, fibers_device}) {
     const Result r = run(in, DType::f64, device);
@@ -240,7 +240,7 @@ TEST_CASE("window_attention: f32 equals f64, bf16 nearly") {
 
 TEST_CASE("window_attention: head widths that are and are not whole vectors") {
   for (const int dim : {1, 8, 16, 17, 24, 48, 64}) {
-    const Input in = input({1, 10, 5}, dim, {.heads = 2, .window = 5, .shift = 2});
+    const Input in = input({1, 10, 5}, dim, {.heads = 2, .window_height = 5, .window_width = 5, .shift = 2});
     const Result f64 = run(in), f32 = run(in, DType::f32);
     CHECK(distance(f64.out, twin(in).out) < 1e-12);
     check_equal(f32, f64, 2e-5);
@@ -264,7 +264,7 @@ TEST_CASE("window_attention: the kernels equal the CPU in every schedule") {
 }
 
 TEST_CASE("window_attention: the number of threads changes nothing") {
-  const Input in = input({3, 14, 14}, 8, {.heads = 3, .window = 2, .shift = 1, .similarity = Similarity::cosine});
+  const Input in = input({3, 14, 14}, 8, {.heads = 3, .window_height = 2, .window_width = 2, .shift = 1, .similarity = Similarity::cosine});
   const int threads = omp_get_max_threads();
   omp_set_num_threads(1);
   const Result one = run(in, DType::f32);
@@ -354,9 +354,9 @@ TEST_CASE("window_attention: what does not fit is refused") {
   const auto refused = [](Shape qkv, Shape table, const WindowAttention& config) {
     CHECK_THROWS_AS(window_attention(Tensor::zeros(qkv, DType::f32), Tensor::zeros(table, DType::f32), config), Error);
   };
-  refused({1, 4, 5, 12}, {9, 2}, {.heads = 2, .window = 2});               // 5 columns in windows of 2
-  refused({1, 4, 4, 14}, {9, 2}, {.heads = 2, .window = 2});               // 14 channels
-  refused({1, 4, 4, 12}, {16, 2}, {.heads = 2, .window = 2});              // another window's table
-  refused({1, 4, 4, 12}, {9, 2}, {.heads = 2, .window = 2, .shift = 2});   // a shift by a whole window
-  refused({16, 12}, {9, 2}, {.heads = 2, .window = 2});
+  refused({1, 4, 5, 12}, {9, 2}, {.heads = 2, .window_height = 2, .window_width = 2});               // 5 columns in windows of 2
+  refused({1, 4, 4, 14}, {9, 2}, {.heads = 2, .window_height = 2, .window_width = 2});               // 14 channels
+  refused({1, 4, 4, 12}, {16, 2}, {.heads = 2, .window_height = 2, .window_width = 2});              // another window's table
+  refused({1, 4, 4, 12}, {9, 2}, {.heads = 2, .window_height = 2, .window_width = 2, .shift = 2});   // a shift by a whole window
+  refused({16, 12}, {9, 2}, {.heads = 2, .window_height = 2, .window_width = 2});
 }

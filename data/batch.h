@@ -23,6 +23,7 @@ struct Batch {
   std::vector<int> labels;        // [count]
   std::vector<int64_t> samples;   // [count] index of the sample in its dataset
   std::vector<EraseBox> erase;    // [count]
+  std::vector<int> tokens, next_tokens;   // a text instead of images: [count, T]; -1 where there is no next one
   Mix mix;
   std::vector<char> valid;        // [count] 0: the image was damaged (pixels are 0, the label does not count)
   double wait_seconds = 0;        // how long next() had to wait

@@ -1,44 +1,74 @@
-// attention.h: multi-head attention in windows: the part `attention` (dot, cosine, cosine_bounded) between two linear layers.
+// attention.h: multi-head attention, the part `attention`, between linear layers: in windows of a map, in stripes, or over a whole sequence
+// (a map of height 1 with a window of its length). Its bound is beside it in attention.cpp.
 #pragma once
-#include "layers/linear.h"
+#include "layers/norm.h"
 
+// What a recipe chooses.
 struct AttentionPart {
   Similarity similarity = Similarity::dot;
-  double tau = 10, nu = 1, eps = 1e-6;
+  double tau = 10, nu = 1, eps = 1e-6;   // of the cosine forms
+  bool by_width = false;                 // dot_mup: logits are scale q k / d instead of q k / sqrt d, and a third of what comes out
+  double scale = 1;
+  double temperature = 1;                // the logits are divided by it
+  NormKind qk_norm = NormKind::none;     // over each head of q and k: none, layer, rms
+  double qk_norm_eps = 1e-6;
+  bool separate = false;                 // q, k and v by matrices of their own instead of one
+  enum Groups { whole, matrices, heads } groups = whole;   // what Muon and constraints take for a matrix of q, k and v
+};
+
+// What the backbone fixes.
+struct AttentionPlace {
+  int heads = 1;
+  int window_height = 7, window_width = 7, shift = 0;
+  bool qkv_bias = true;
+  bool position_bias = false;   // a learned one for each pair of relative positions (Swin)
+  bool causal = false;
+  bool cross_shaped = false;    // half of the heads in stripes the other way (CSwin)
+  bool lepe = false;            // a depthwise 3x3 convolution of the values inside the windows, added to what attention gives (CSwin)
+  double output_factor = 1;     // before the projection: 1 / sqrt(heads a branch) in LipsFormer-CSwin
+  double rotary_base = 0;       // 0: no rotary positions
+  int rotary_still = 0;
+  int64_t window_tokens() const { return int64_t(window_height) * window_width; }
 };
 
 struct Attention {
   std::string name;
-  Linear qkv, proj;
-  Parameter bias_table;   // [(2w-1)^2, heads]
-  WindowAttention config;
+  Linear qkv;                      // [3C, C], rows q, k, v
+  Linear q_proj, k_proj, v_proj;   // or three of [C, C]; the l2 form has no k_proj: keys are queries
+  Linear proj;
+  Norm q_norm, k_norm;             // over a head's channels
+  Parameter bias_table;            // [(2wh-1)(2ww-1), heads]
+  struct Lepe {
+    Weight weight;                 // [C', 1, 3, 3]: of one half of the channels, or of all
+    Parameter bias;                // [C']
+    Tensor operator()(const Tensor& v, int height, int width) const;
+  };
+  std::vector<Lepe> lepe;
+  AttentionPart part;
+  AttentionPlace place;
   int64_t width = 0;
-  int first_head = 0;     // of this layer among all heads of the model
+  int first_head = 0, index = 0;   // of this layer among all heads and all attentions of the model
 
   Attention() = default;
-  Attention(const Scope& scope, int64_t width, int heads, int window, int shift, const AttentionPart& part)
-      : name(scope.path()), qkv(scope / "qkv", width, 3 * width), proj(scope / "proj", width, width),
-        config{.heads = heads, .window_height = window, .window_width = window, .shift = shift, .similarity = part.similarity, .tau = part.tau,
-               .nu = part.nu, .eps = part.eps}, width(width) {
-    const int64_t side = 2 * window - 1;
-    bias_table = scope.parameter("relative_position_bias_table", {side * side, heads}, ParameterKind::table, {Init::normal, 0.02});
-  }
+  Attention(const Scope& scope, int64_t width, const AttentionPart& part, const AttentionPlace& place);
 
   // [B, H, W, C] -> [B, H, W, C]
-  Tensor operator()(const Tensor& x, const Mode& mode) const {
-    const Tensor projected = qkv(x);
-    Attended attended;
-    {
-      const LayerRange range(name);
-      attended = window_attention(projected, bias_table(), config);
-    }
-    if (mode.entropies && !recomputing()) {
-      const float* entropy = attended.entropy.data<float>();
-      for (int h = 0; h < config.heads; h++) mode.entropies->sums[first_head + h] += double(entropy[h]) * double(x.dim(0));
-    }
-    return proj(attended.out);
-  }
-
+  Tensor operator()(const Tensor& x, const Mode& mode) const;
   Bound bound(const Domain& in, BoundTrace& trace) const;
-  int64_t tokens() const { return int64_t(config.window_height) * config.window_width; }
+
+  int64_t tokens() const { return place.window_tokens(); }
+  int64_t head_width() const { return width / place.heads; }
+  // sigma_bar of the entropy theorem (Zhai et al. 2023, 3.1) for inputs with |X|_F^2 at most `input_square`: no row of logits is longer.
+  double logit_norm(const NormSource& norms, double input_square) const;
+
+ private:
+  struct Projected {
+    Tensor q, k, v;
+  };
+  bool fused() const { return bool(qkv.weight.raw); }
+  WindowAttention config(double temperature) const;
+  double logit_scale() const { return (part.by_width ? part.scale / double(head_width()) : 1 / std::sqrt(double(head_width()))) / part.temperature; }
+  Projected project(const Tensor& x, const Mode& mode) const;
+  Tensor l2_values(const Tensor& x) const;
+  Tensor position_of_values(const Tensor& v) const;
 };

@@ -8,8 +8,10 @@ struct Init {
     constant,        // value
     normal,          // N(0, value^2)
     uniform,         // U(-value, value)
-    xavier_normal,   // N(0, 2 / (fan_in + fan_out))
+    xavier_normal,   // value * N(0, 2 / (fan_in + fan_out))
     spectral,        // N(0, 1) divided by the largest singular value of the tensor as [dim 0, rest]   (LipsFormer, 4.1)
+    unit_rows,       // N(0, 1), then each row divided by its root mean square
+    sinusoid,        // [.., N, D]: sin, cos of pos / 10000^(2 floor(j/2) / D), taking turns over j   (Vaswani et al. 2017)
   } kind = constant;
   double value = 0;
 

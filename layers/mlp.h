@@ -1,18 +1,21 @@
-// mlp.h: linear, GELU, linear.
+// mlp.h: linear, activation, linear.
 #pragma once
 #include "layers/linear.h"
 
 struct Mlp {
   std::string name;
+  Activation activation = Activation::gelu;
   Linear fc1, fc2;
 
   Mlp() = default;
-  Mlp(const Scope& scope, int64_t width, int64_t hidden)
-      : name(scope.path()), fc1(scope / "fc1", width, hidden), fc2(scope / "fc2", hidden, width) {}
+  Mlp(const Scope& scope, int64_t width, int64_t hidden, Activation activation = Activation::gelu)
+      : name(scope.path()), activation(activation), fc1(scope / "fc1", width, hidden, true, scope.init().branch_start()),
+        fc2(scope / "fc2", hidden, width, true, scope.init().branch_end(), activation == Activation::gelu_scaled ? 1 / gelu_divisor : 1) {}
 
-  Tensor operator()(const Tensor& x) const { return fc2(fc1.with_gelu(x)); }
+  Tensor operator()(const Tensor& x) const { return fc2(fc1.with(activation, x)); }
+  // gelu_scaled: fc1's bound has GELU's slope, fc2's the division by it.
   Bound bound(const Domain& in, BoundTrace& trace) const {
-    const Bound first = fc1.with_gelu_bound(in, trace);
+    const Bound first = fc1.with_bound(activation, in, trace);
     return trace.note(name, "Mlp", then(first, fc2.bound(first.out, trace)));
   }
 };

@@ -8,8 +8,13 @@
 
 // Gathers the attention entropies of a step: one sum a head, weighted by the number of samples behind it.
 struct EntropySums {
-  std::vector<double> sums;   // [all heads of the model]
+  std::vector<double> sums;            // [all heads of the model]
+  std::vector<double> input_squares;   // [all attentions]: the largest |X|_F^2 of a sample, X what goes into the attention
   double samples = 0;
+
+  // An attention's mean entropies [heads] f32 over the samples of its input x [B, ...].
+  void note(int attention, int first_head, const Tensor& entropy, const Tensor& x);
+  void add(const EntropySums& other);
 };
 
 // One line of `summary`: what a layer made.
@@ -19,14 +24,20 @@ struct LayerTrace {
 };
 
 struct Mode {
-  bool training = false;
+  bool training = false;                       // statistics of this batch, and buffers that remember them
+  bool deterministic = false;                  // drop nothing, even in training
   bool checkpoint_activations = false;
   uint64_t seed = 0;
   uint32_t step = 0;
   int64_t first_sample = 0;                    // index of the tensor's first sample within the whole batch of the step
   EntropySums* entropies = nullptr;            // where attention hands in its entropy, if anyone asks
+  double temperature = 1;                      // attention logits are divided by it, besides the layer's own
   std::vector<LayerTrace>* trace = nullptr;
 
+  std::vector<double>* branch_variances = nullptr;   // of every residual branch in the order they are added, for Admin's initialisation
+
+  bool random() const { return training && !deterministic; }
+  void note_branch(const Tensor& f) const;
   void note(const std::string& name, const Tensor& y) const {
     if (trace) trace->push_back({name, y.shape()});
   }

@@ -22,6 +22,23 @@ int ParameterStore::add(ParameterInfo info) {
   return index;
 }
 
+int ParameterStore::add_buffer(BufferInfo info) {
+  info.offset = buffers_size_;
+  buffers_size_ += (info.shape.size() + alignment - 1) / alignment * alignment;
+  buffer_infos_.push_back(std::move(info));
+  return int(buffer_infos_.size()) - 1;
+}
+
+Tensor ParameterStore::buffer(int index) const {
+  const BufferInfo& info = buffer_infos_[index];
+  return buffers_[std::max(0, current_shard)].slice(info.offset, info.shape.size()).view(info.shape);
+}
+
+void ParameterStore::share_buffers() {
+  for (size_t s = 1; s < buffers_.size(); s++)
+    if (buffers_size_ > 0) std::memcpy(buffers_[s].raw(), buffers_[0].raw(), buffers_[0].bytes());
+}
+
 void ParameterStore::finalize(DType dtype, int shards, uint64_t seed) {
   dtype_ = dtype;
   values_ = Tensor::zeros({flat_size_}, dtype);
@@ -29,6 +46,13 @@ void ParameterStore::finalize(DType dtype, int shards, uint64_t seed) {
   for (size_t i = 0; i < infos_.size(); i++) {
     const ParameterInfo& info = infos_[i];
     initialize(slice_of(values_, int(i)), info.init, RandomStream(seed, "init." + info.name));
+  }
+  buffers_.clear();
+  for (int s = 0; s < std::max(1, shards); s++) {
+    buffers_.push_back(Tensor::zeros({buffers_size_}, dtype));
+    for (const BufferInfo& info : buffer_infos_) {
+      initialize(buffers_[s].slice(info.offset, info.shape.size()).view(info.shape), info.init, RandomStream(seed, "init." + info.name));
+    }
   }
   gradients_.clear();
   slots_.assign(shards, {});
@@ -84,4 +108,17 @@ double l2_norm(const Parameter& p) {
   double s = 0;
   for (const double v : p.raw().values()) s += v * v;
   return std::sqrt(s);
+}
+
+double longest_row(const Parameter& p) {
+  const Tensor raw = p.raw();
+  const std::vector<double> values = raw.values();
+  const size_t width = size_t(raw.dim(-1));
+  double longest = 0;
+  for (size_t begin = 0; begin < values.size(); begin += width) {
+    double squares = 0;
+    for (size_t i = begin; i < begin + width; i++) squares += values[i] * values[i];
+    longest = std::max(longest, squares);
+  }
+  return std::sqrt(longest);
 }

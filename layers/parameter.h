@@ -12,6 +12,7 @@ enum class ParameterKind {
   matrix,      // a linear map [out, in], or a convolution of non-overlapping patches [out, in, P, P]
   depthwise,   // [C, 1, K, K] on a map of known size
   table,       // relative position biases: no map of the tokens, little weight decay
+  embedding,   // [tokens, C], looked up; or a learned token
   vector,      // biases, norm weights, residual scales: little weight decay
 };
 
@@ -21,15 +22,27 @@ struct ParameterInfo {
   ParameterKind kind;
   Init init;
   int64_t map_height = 0, map_width = 0;   // depthwise: the map it runs over
+  int64_t row_groups = 1;                  // matrix: so many independent matrices stacked by rows (heads of a projection)
   int64_t offset = 0;                      // in the flat buffers, in numbers
   int64_t size() const { return shape.size(); }
   bool decays() const { return kind == ParameterKind::matrix || kind == ParameterKind::depthwise; }
+};
+
+// What a layer remembers but does not learn (torch.nn.Module.register_buffer).
+struct BufferInfo {
+  std::string name;
+  Shape shape;
+  Init init;
+  bool persistent = true;   // part of checkpoints
+  bool frozen = false;      // what PyTorch counts as a parameter that does not learn
+  int64_t offset = 0;
 };
 
 class ParameterStore {
  public:
   // While a model is built: the next parameter, laid out behind the last one. Returns its index.
   int add(ParameterInfo info);
+  int add_buffer(BufferInfo info);
   // Lays out the buffers and draws the initial values, each from the stream of its own name.
   void finalize(DType dtype, int shards, uint64_t seed);
 
@@ -47,16 +60,35 @@ class ParameterStore {
   Tensor slice_of(const Tensor& flat, int index) const;                     // that parameter's part of any flat buffer
   int find(const std::string& name) const;                                  // -1 if there is none
 
+  const std::vector<BufferInfo>& buffers() const { return buffer_infos_; }
+  // A buffer's values: of the copy that belongs to the shard on this thread, else of the first.
+  Tensor buffer(int index) const;
+  // Between steps: every shard goes on from the first one's buffers, as torch's DistributedDataParallel does.
+  void share_buffers();
+  // Weights whose map is a multiple of them by 1 / sigma (layers/lipschitz/spectral_weights.h): parameters and buffers by index.
+  struct SpectralWeight {
+    int weight, gamma, u, alpha;   // gamma: -1 if it is fixed at 1
+    double factor;
+    bool gamma_is_sigma;
+  };
+  std::vector<SpectralWeight> spectral_weights;
+  struct RowGain { int weight, gain; };
+  std::vector<RowGain> row_gains;   // weight_norm: the gain starts as the lengths of the rows
+  // A layer computes statistics over the batch: a shard must not be cut into micro-batches.
+  bool batch_statistics = false;
+
   void begin_gradients(int shard);   // forgets the last step's gradients
   void end_gradients(int shard);     // zeroes those that nothing reached
 
  private:
   std::vector<ParameterInfo> infos_;
   std::map<std::string, int> by_name_;
-  int64_t flat_size_ = 0;
+  std::vector<BufferInfo> buffer_infos_;
+  int64_t flat_size_ = 0, buffers_size_ = 0;
   DType dtype_ = DType::f32;
   Tensor values_;
   std::vector<Tensor> gradients_;
+  std::vector<Tensor> buffers_;   // flat; one a shard, at least one
   std::vector<std::vector<std::shared_ptr<GradSlot>>> slots_;   // [shard][parameter]
 };
 
@@ -80,6 +112,14 @@ struct Parameter {
   Tensor raw() const { return store->raw(index); }
 };
 
+struct Buffer {
+  const ParameterStore* store = nullptr;
+  int index = -1;
+  explicit operator bool() const { return store != nullptr; }
+  Tensor operator()() const { return store ? store->buffer(index) : Tensor(); }
+};
+
 // Norms of small parameters, for the bounds.
 double max_abs(const Parameter& p);
 double l2_norm(const Parameter& p);
+double longest_row(const Parameter& p);   // l2, over the last dimension

@@ -4,29 +4,30 @@
 
 struct PatchEmbed {
   std::string name;
-  Parameter weight, bias;   // [C, in, P, P], [C]
+  Weight weight;    // [C, in, P, P]
+  Parameter bias;   // [C]
   Norm norm;
-  int64_t width = 0;
+  int64_t in = 0, width = 0;
 
   PatchEmbed() = default;
-  PatchEmbed(const Scope& scope, int64_t channels, int64_t width, int64_t patch, NormPart norm_part, double eps)
-      : name(scope.path()), width(width) {
-    const int64_t fan_in = channels * patch * patch;
+  PatchEmbed(const Scope& scope, int64_t channels, int64_t width, int64_t patch, const NormPart& norm_part)
+      : name(scope.path()), in(channels * patch * patch), width(width) {
     const Scope proj = scope / "proj";
-    weight = proj.parameter("weight", {width, channels, patch, patch}, ParameterKind::matrix, scope.rule().convolution(fan_in));
-    bias = proj.parameter("bias", {width}, ParameterKind::vector, InitRule::conv_bias(fan_in));
-    norm = Norm(scope / "norm", width, norm_part, eps);
+    weight = Weight(proj, {width, channels, patch, patch}, scope.init().convolution(in));
+    if (scope.rules().bias) bias = proj.parameter("bias", {width}, ParameterKind::vector, InitRule::conv_bias(in));
+    norm = Norm(scope / "norm", width, norm_part);
   }
 
   // patch rows [B, N, in*P*P] -> [B, N, C]
-  Tensor operator()(const Tensor& patches) const {
+  Tensor operator()(const Tensor& patches, const Mode& mode) const {
     const LayerRange range(name);
-    return norm(linear(patches, weight(), bias()));
+    return norm(linear(patches, weight.matrix(), bias(), weight.alpha()), mode);
   }
   // Patches do not overlap, so cutting an image into them changes no distance: the constant is the matrix's.
-  Bound bound(const Domain& in, BoundTrace& trace) const {
-    const double sigma = trace.norms.sigma(weight);
-    const Bound proj = Bound::of(sigma, BoundKind::estimate, {in.tokens, width, sigma * in.radius + l2_norm(bias)});
+  Bound bound(const Domain& in_domain, BoundTrace& trace) const {
+    const double sigma = weight.norm(trace.norms);
+    const Domain out{in_domain.tokens, width, sigma * in_domain.radius + (bias ? l2_norm(bias) : 0)};
+    const Bound proj = Bound::tokenwise(sigma, weight.norm_kind(), in, out);
     return trace.note(name, "PatchEmbed", then(proj, norm.bound(proj.out, trace)));
   }
 };
@@ -38,22 +39,62 @@ struct PatchMerging {
   Linear reduction;
 
   PatchMerging() = default;
-  PatchMerging(const Scope& scope, int64_t width, NormPart norm_part, double eps)
-      : name(scope.path()), norm(scope / "norm", 4 * width, norm_part, eps), reduction(scope / "reduction", 4 * width, 2 * width, false) {}
+  PatchMerging(const Scope& scope, int64_t width, const NormPart& norm_part)
+      : name(scope.path()), norm(scope / "norm", 4 * width, norm_part), reduction(scope / "reduction", 4 * width, 2 * width, false) {}
 
-  Tensor operator()(const Tensor& x) const {
+  Tensor operator()(const Tensor& x, const Mode& mode) const {
     const int64_t batch = x.dim(0), height = x.dim(1) / 2, width = x.dim(2) / 2;
     Tensor merged;
     {
       const LayerRange range(name);
       merged = patch_merge(x);
     }
-    return reduction(norm(merged)).view({batch, height, width, x.dim(3) * 2});
+    return reduction(norm(merged, mode)).view({batch, height, width, x.dim(3) * 2});
   }
-  // Merging moves numbers without changing them: constant 1, and a merged token is at most twice as long.
+  // Merging moves numbers without changing them: constant 1, and a merged token is at most twice as long; its RMS is at most the largest
+  // of the four.
   Bound bound(const Domain& in, BoundTrace& trace) const {
-    const Bound merged = Bound::of(1, BoundKind::certified, {in.tokens / 4, in.width * 4, 2 * in.radius});
+    Bound merged = Bound::of(1, BoundKind::certified, {in.tokens / 4, in.width * 4, 2 * in.radius});
+    merged.rms = 1;
     const Bound normed = then(merged, norm.bound(merged.out, trace));
     return trace.note(name, "PatchMerging", then(normed, reduction.bound(normed.out, trace)));
+  }
+};
+
+// A K x K convolution of stride S and padding P with overlapping patches, as a product with unfolded rows; then a norm.
+// [B, H, W, in] -> [B, H', W', C]
+struct OverlapConv {
+  std::string name;
+  Weight weight;    // [C, in, K, K]
+  Parameter bias;   // [C]
+  Norm norm;
+  int64_t in = 0, width = 0;
+  int kernel = 3, stride = 2, padding = 1;
+
+  OverlapConv() = default;
+  OverlapConv(const Scope& conv, const Scope& norm_scope, int64_t channels, int64_t width, int kernel, int stride, int padding, const NormPart& norm_part)
+      : name(conv.path()), in(channels), width(width), kernel(kernel), stride(stride), padding(padding) {
+    const int64_t fan_in = channels * kernel * kernel;
+    weight = Weight(conv, {width, channels, kernel, kernel}, conv.init().convolution(fan_in));
+    if (conv.rules().bias) bias = conv.parameter("bias", {width}, ParameterKind::vector, InitRule::conv_bias(fan_in));
+    norm = Norm(norm_scope, width, norm_part);
+  }
+  int64_t side(int64_t s) const { return (s + 2 * padding - kernel) / stride + 1; }
+
+  Tensor operator()(const Tensor& x, const Mode& mode) const {
+    const LayerRange range(name);
+    const int64_t batch = x.dim(0), height = side(x.dim(1)), columns = side(x.dim(2));
+    const Tensor y = linear(unfold(x, kernel, stride, padding), weight.matrix(), bias(), weight.alpha());
+    return norm(y, mode).view({batch, height, columns, width});
+  }
+  // A pixel lies in at most ceil(K/S)^2 patches, so unfolding has constant at most ceil(K/S); a patch has at most K*K tokens, so its row is at
+  // most K times as long as the longest of them. The kernel reshaped to a matrix is the map behind that, never the convolution itself.
+  Bound bound(const Domain& in_domain, int64_t side_in, BoundTrace& trace) const {
+    const double copies = std::ceil(double(kernel) / stride), sigma = weight.norm(trace.norms);
+    const int64_t tokens = side(side_in) * side(side_in);
+    const Domain out{tokens, width, sigma * kernel * in_domain.radius + (bias ? l2_norm(bias) : 0)};
+    Bound conv = Bound::of(copies * sigma, weight.norm_kind(), out);
+    conv.rms = kernel * sigma * std::sqrt(double(in) / double(width));
+    return trace.note(name, "OverlapConv", then(conv, norm.bound(out, trace)));
   }
 };

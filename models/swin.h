@@ -3,12 +3,9 @@
 // Swin (Liu et al. 2021): pre-norm blocks with shifted windows. LipsFormer (Qi et al. 2023, released code): unshifted windows, two depthwise
 // convolution branches in front of the attention, norms after the sums, a learned weight a channel on every branch.
 #pragma once
-#include "layers/attention.h"
-#include "layers/depthwise_conv.h"
-#include "layers/mlp.h"
 #include "layers/patch_embed.h"
-#include "layers/residual.h"
 #include "models/model.h"
+#include "models/transformer_block.h"
 
 struct SwinConfig {
   int img_size = 224, patch_size = 4, in_chans = 3, num_classes = 1000;
@@ -16,28 +13,16 @@ struct SwinConfig {
   std::vector<int> depths{2, 2, 6, 2}, num_heads{3, 6, 12, 24};
   int window_size = 7;
   double mlp_ratio = 4, drop_path_rate = 0.2;
+  bool qkv_bias = true;
   bool shift_windows = true, conv_branches = false;
-  enum NormPosition { pre, post } norm_position = pre;
-
-  NormPart norm = NormPart::layer;
-  double norm_eps = 1e-5;
-  AttentionPart attention;
-  ResidualPart residual = ResidualPart::plain;
-  double alpha = 0;   // initial residual weight; 0: 1 / number of blocks
-  InitRule init;
+  NormPosition norm_position = NormPosition::pre;
+  Parts parts;
 };
 
 struct SwinBlock {
   std::string name;
-  SwinConfig::NormPosition position;
-  DepthwiseConv conv1, conv2;            // only with conv_branches
-  Linear nin;
-  ResidualBranch branch1, branch2;
-  Attention attn;
-  Mlp mlp;
-  Norm norm1, norm2;
-  ResidualBranch branch3, branch4;
-  bool has_convs;
+  std::optional<ConvBranches> convs;
+  TransformerBlock core;
 
   SwinBlock(const Scope& scope, const SwinConfig& config, int64_t width, int64_t side, int heads, bool shifted, double drop_rate);
   Tensor operator()(const Tensor& x, const Mode& mode) const;   // [B, H, W, C] -> [B, H, W, C]
@@ -59,6 +44,7 @@ struct Swin : Model {
   explicit Swin(const SwinConfig& config);
   Tensor forward(const Tensor& patches, const Mode& mode) const override;
   Bound bound(double patch_radius, BoundTrace& trace) const override;
-  std::vector<AttentionInfo> attentions() const override;
-  std::vector<Parameter> scales() const override;
+  int64_t widest_activation() const override { return int64_t(img_size / input_patch) * (img_size / input_patch) * config.embed_dim; }
+  std::vector<const Attention*> attentions() const override;
+  std::vector<const ResidualBranch*> branches() const override;
 };

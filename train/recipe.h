@@ -30,9 +30,16 @@ struct ModelRecipe {
   bool shift_windows = true;
   std::string norm_position = "pre";
   bool conv_branches = false;
+  std::vector<int> stripe_widths{1, 2, 7, 7};
+  int token_dim = 64;
+  bool qkv_bias = true, bias = true;
+  int vocab_size = 0, context = 0;
+  double rotary_base = 10000.0, logit_scale = 1.0;
+  int rotary_still = 0;
 
   static void each_key(auto& model, auto&& key) {
-    key("family", model.family, one_of({"swin"}), "the backbone");
+    key("family", model.family, one_of({"swin", "cswin", "vit", "t2t_vit", "mlp", "gpt"}),
+        "the backbone; vit, t2t_vit, mlp and gpt have one entry in depths and num_heads");
     key("img_size", model.img_size, between(1, 16384), "height and width of the input, pixels");
     key("patch_size", model.patch_size, between(1, 16384), "side of the patch that becomes one token, pixels");
     key("in_chans", model.in_chans, between(1, 64), "colour channels: 3 colour, 1 grey");
@@ -50,6 +57,15 @@ struct ModelRecipe {
         "norm before each branch, or after the residual sum");
     key("conv_branches", model.conv_branches, anything(),
         "two 7x7 depthwise branches before the attention of each block (LipsFormer)");
+    key("stripe_widths", model.stripe_widths, between(1, 1024), "cswin: width of the stripes of each stage, tokens");
+    key("token_dim", model.token_dim, between(2, 4096), "t2t_vit: width of the two token transformers");
+    key("qkv_bias", model.qkv_bias, anything(), "queries, keys and values have a bias");
+    key("bias", model.bias, anything(), "every other linear map, convolution and norm has one; false: none anywhere");
+    key("vocab_size", model.vocab_size, between(0, 1 << 24), "gpt: tokens that there are");
+    key("context", model.context, between(0, 1 << 20), "gpt: tokens of a sequence");
+    key("rotary_base", model.rotary_base, above(0), "gpt: base of the rotary frequencies");
+    key("rotary_still", model.rotary_still, between(0, 65536), "gpt: how many of the slowest rotary frequencies are zero");
+    key("logit_scale", model.logit_scale, above(0), "gpt: a constant behind the head");
   }
   bool operator==(const ModelRecipe&) const = default;
 };
@@ -61,21 +77,44 @@ struct PartsRecipe {
   double alpha = 0.0;
   std::string init = "trunc_normal";
   double norm_eps = 1e-5;
+  double norm_alpha = 0.9;
+  int norm_window = 4, norm_warmup = 4000;
+  std::string norm_filter = "none";
+  double attention_scale = 1.0, temperature = 1.0;
+  std::string qk_norm = "none", qkv = "fused";
+  std::string weight = "plain", gamma_init = "sigma", activation = "gelu";
 
   static void each_key(auto& parts, auto&& key) {
-    key("norm", parts.norm, one_of({"layer", "center", "none"}), "LayerNorm, CenterNorm (LipsFormer), or no norm");
-    key("attention", parts.attention, one_of({"dot", "cosine", "cosine_bounded"}),
-        "dot product; cosine (LipsFormer as released); cosine_bounded (its paper: values normalised too)");
+    key("norm", parts.norm, one_of({"layer", "rms", "center", "ball", "batch", "moving_average_batch", "power", "unified", "none"}),
+        "over a token: LayerNorm, RMSNorm, CenterNorm (LipsFormer), projection onto a ball; over the batch: BN, MABN, PN, UN; or none");
+    key("attention", parts.attention, one_of({"dot", "dot_mup", "cosine", "cosine_bounded", "l2"}),
+        "dot product over sqrt(d), or over d; cosine (LipsFormer as released); cosine_bounded (its paper: values normalised too); "
+        "distances (Kim et al. 2021)");
     key("tau", parts.tau, above(0), "temperature of cosine attention: the largest logit");
     key("nu", parts.nu, above(0), "cosine_bounded: length of the normalised values");
     key("attention_eps", parts.attention_eps, above(0),
         "cosine_bounded: epsilon inside the root; the bound rests on it");
-    key("residual", parts.residual, one_of({"plain", "weighted"}),
-        "x + f(x), or x + alpha * f(x) with a learnable alpha a channel");
-    key("alpha", parts.alpha, at_least(0), "alpha at the start; 0: 1 / number of blocks");
-    key("init", parts.init, one_of({"trunc_normal", "xavier", "spectral"}),
-        "weights at the start; spectral: xavier over its spectral norm");
-    key("norm_eps", parts.norm_eps, at_least(0), "epsilon of LayerNorm");
+    key("residual", parts.residual, one_of({"plain", "weighted", "layer_scale", "rezero", "convex", "deepnorm", "admin"}),
+        "x + f(x); x + alpha * f(x) with a learnable alpha a channel (weighted, layer_scale) or one for all (rezero); "
+        "(1 - alpha) x + alpha f(x); or those that go with norms after the sum (deepnorm, admin)");
+    key("alpha", parts.alpha, at_least(0),
+        "alpha at the start; 0: as published: 1 / number of blocks, 0.1 to 1e-6 (layer_scale), 0 (rezero), 1 / branches (convex)");
+    key("init", parts.init, one_of({"trunc_normal", "xavier", "spectral", "orthogonal", "fixup", "deepnorm"}),
+        "weights at the start; spectral: xavier over its spectral norm; orthogonal: all singular values 1, branches end in 0");
+    key("norm_eps", parts.norm_eps, at_least(0), "epsilon of norms, qk_norm's too");
+    key("norm_alpha", parts.norm_alpha, below(1), "norms over the batch: what their moving averages keep in a step");
+    key("norm_window", parts.norm_window, between(1, 1024), "unified and moving_average_batch: steps that a statistic is averaged over");
+    key("norm_warmup", parts.norm_warmup, at_least(0), "norms over the batch: steps before they smooth their statistics");
+    key("norm_filter", parts.norm_filter, one_of({"none", "pooled", "per_channel"}),
+        "unified: outliers are left out by the threshold of the released code (pooled) or of the paper");
+    key("attention_scale", parts.attention_scale, above(0), "dot_mup: factor of q k / d");
+    key("temperature", parts.temperature, above(0), "attention logits are divided by it");
+    key("qk_norm", parts.qk_norm, one_of({"none", "layer", "rms"}), "norm over each head of queries and keys");
+    key("qkv", parts.qkv, one_of({"fused", "separate"}), "queries, keys and values by one matrix or by three");
+    key("weight", parts.weight, one_of({"plain", "sigma_reparam", "spectral_norm", "weight_norm"}),
+        "the matrix itself; gamma / sigma times it with gamma learned; 1 / sigma times it; rows of learned length");
+    key("gamma_init", parts.gamma_init, one_of({"sigma", "one"}), "sigma_reparam: gamma at the start (released code, paper)");
+    key("activation", parts.activation, one_of({"gelu", "gelu_scaled", "relu"}), "between the layers of an MLP; gelu_scaled: gelu / 1.1290");
   }
   bool operator==(const PartsRecipe&) const = default;
 };
@@ -134,9 +173,14 @@ struct OptimizerRecipe {
   std::array<double, 2> betas{0.9, 0.98};
   double eps = 1e-8, weight_decay = 0.05, weight_decay_1d = 5e-4, clip_grad = 5.0;
   int accumulate = 1;
+  double momentum = 0.9;
+  bool nesterov = false;
+  double trust_coefficient = 1e-3;
+  std::string coefficients = "auto", update_scale = "rms";
+  double adamw_lr = 0.015;
 
   static void each_key(auto& optimizer, auto&& key) {
-    key("name", optimizer.name, one_of({"adamw"}), "the update rule");
+    key("name", optimizer.name, one_of({"adamw", "sgd", "lars", "lion", "muon"}), "the update rule");
     key("lr", optimizer.lr, at_least(0), "learning rate at lr_base_batch images a step");
     key("lr_base_batch", optimizer.lr_base_batch, between(0, 1 << 30),
         "all rates are scaled by batch_size * accumulate / this; 0: taken as they are");
@@ -149,19 +193,51 @@ struct OptimizerRecipe {
     key("clip_grad", optimizer.clip_grad, at_least(0), "largest global gradient norm; 0: off");
     key("accumulate", optimizer.accumulate, between(1, 1 << 16),
         "batches whose gradients are averaged into one step");
+    key("momentum", optimizer.momentum, below(1), "sgd, lars, muon: what the moving average of gradients keeps");
+    key("nesterov", optimizer.nesterov, anything(), "sgd, muon: look one step ahead");
+    key("trust_coefficient", optimizer.trust_coefficient, above(0), "lars: step over weight, in norm");
+    key("coefficients", optimizer.coefficients,
+        one_of({"auto", "muon5", "lipschitz5", "youjiacheng6", "polar_express5", "polar_express8"}),
+        "muon: of the orthogonalisation; auto: youjiacheng6, never above 1, under a constraint, else muon5");
+    key("update_scale", optimizer.update_scale, one_of({"rms", "original", "match_adamw"}),
+        "muon: sqrt(out / in), sqrt(max(1, out / in)), or 0.2 sqrt(max(out, in)) times the orthogonal matrix");
+    key("adamw_lr", optimizer.adamw_lr, above(0), "muon: AdamW's rate for all that is not a matrix, as a multiple of muon's");
   }
   bool operator==(const OptimizerRecipe&) const = default;
+};
+
+struct ConstraintRecipe {
+  std::string method = "none";
+  double sigma_max = 1.0, strength = 0.0;
+  bool per_head = true;
+
+  static void each_key(auto& constraint, auto&& key) {
+    key("method", constraint.method,
+        one_of({"none", "weight_decay", "spectral_weight_decay", "spectral_normalize", "stiefel", "spectral_hammer", "spectral_soft_cap",
+                "spectral_hard_cap", "clipped_weight_decay"}),
+        "what holds the spectral norms of the weights after each step");
+    key("sigma_max", constraint.sigma_max, above(0), "largest norm of a weight as a map between RMS norms");
+    key("strength", constraint.strength, at_least(0), "of the three decays; 0: weight_decay takes 1 / sigma_max");
+    key("per_head", constraint.per_head, anything(), "queries, keys and values are held head by head, which a sound bound needs");
+  }
+  bool operator==(const ConstraintRecipe&) const = default;
 };
 
 struct ScheduleRecipe {
   int epochs = 300;
   double warmup_epochs = 0.0, warmup_lr = 5e-7, min_lr = 5e-6;
+  std::string shape = "cosine";
+  double temperature_epoch = 0.0, temperature = 1.0;
 
   static void each_key(auto& schedule, auto&& key) {
-    key("epochs", schedule.epochs, between(1, 1e6), "passes over the training data; the rate falls along a cosine");
+    key("epochs", schedule.epochs, between(1, 1e6), "passes over the training data");
+    key("shape", schedule.shape, one_of({"cosine", "linear", "constant"}), "how the rate falls behind the warmup");
     key("warmup_epochs", schedule.warmup_epochs, at_least(0), "epochs of linear rise before that");
     key("warmup_lr", schedule.warmup_lr, at_least(0), "where the rise begins, scaled like lr");
-    key("min_lr", schedule.min_lr, at_least(0), "where the cosine ends, scaled like lr");
+    key("min_lr", schedule.min_lr, at_least(0), "where it ends, scaled like lr");
+    key("temperature", schedule.temperature, above(0),
+        "from temperature_epoch on all attention logits are also divided by this: below 1 sharpens");
+    key("temperature_epoch", schedule.temperature_epoch, at_least(0), "when, in epochs");
   }
   bool operator==(const ScheduleRecipe&) const = default;
 };
@@ -218,6 +294,7 @@ struct Recipe {
   DataRecipe data;
   AugmentRecipe augment;
   OptimizerRecipe optimizer;
+  ConstraintRecipe constraint;
   ScheduleRecipe schedule;
   EmaRecipe ema;
   LedgerRecipe ledger;
@@ -233,6 +310,7 @@ struct Recipe {
     section("data", recipe.data);
     section("augment", recipe.augment);
     section("optimizer", recipe.optimizer);
+    section("constraint", recipe.constraint);
     section("schedule", recipe.schedule);
     section("ema", recipe.ema);
     section("ledger", recipe.ledger);

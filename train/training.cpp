@@ -6,42 +6,9 @@
 #include <algorithm>
 #include <cmath>
 
-#include "models/swin.h"
-
-namespace {
-
-template <class E> E choice(const std::string& word, std::initializer_list<std::pair<const char*, E>> choices) {
-  for (const auto& [name, value] : choices)
-    if (word == name) return value;
-  check(false, "[recipe] unknown choice ", word);
-  return {};
-}
-
-}  // namespace
-
-std::unique_ptr<Model> build_model(const Recipe& recipe) {
-  const ModelRecipe& m = recipe.model;
-  const PartsRecipe& p = recipe.parts;
-  SwinConfig c;
-  c.img_size = m.img_size, c.patch_size = m.patch_size, c.in_chans = m.in_chans, c.num_classes = m.num_classes;
-  c.embed_dim = m.embed_dim, c.depths = m.depths, c.num_heads = m.num_heads, c.window_size = m.window_size;
-  c.mlp_ratio = m.mlp_ratio, c.drop_path_rate = m.drop_path_rate;
-  c.shift_windows = m.shift_windows, c.conv_branches = m.conv_branches;
-  c.norm_position = m.norm_position == "pre" ? SwinConfig::pre : SwinConfig::post;
-  c.norm = choice<NormPart>(p.norm, {{"layer", NormPart::layer}, {"center", NormPart::center}, {"none", NormPart::none}});
-  c.norm_eps = p.norm_eps;
-  c.attention = {choice<Similarity>(p.attention, {{"dot", Similarity::dot}, {"cosine", Similarity::cosine},
-                                                  {"cosine_bounded", Similarity::cosine_bounded}}),
-                 p.tau, p.nu, p.attention_eps};
-  c.residual = choice<ResidualPart>(p.residual, {{"plain", ResidualPart::plain}, {"weighted", ResidualPart::weighted}});
-  c.alpha = p.alpha;
-  c.init.kind = choice<InitRule::Kind>(p.init, {{"trunc_normal", InitRule::trunc_normal}, {"xavier", InitRule::xavier},
-                                                {"spectral", InitRule::spectral}});
-  return std::make_unique<Swin>(c);
-}
 
 DType recipe_dtype(const Recipe& recipe) {
-  return choice<DType>(recipe.run.dtype, {{"f32", DType::f32}, {"bf16", DType::bf16}, {"f64", DType::f64}});
+  return recipe.run.dtype == "f64" ? DType::f64 : recipe.run.dtype == "bf16" ? DType::bf16 : DType::f32;
 }
 
 DType master_dtype(const Recipe& recipe) { return recipe_dtype(recipe) == DType::f64 ? DType::f64 : DType::f32; }
@@ -50,6 +17,13 @@ int recipe_threads(const Recipe& recipe) { return recipe.run.threads > 0 ? recip
 
 Input make_input(const Batch& batch, const Recipe& recipe, uint32_t step, int64_t first_sample, bool training) {
   Input input;
+  if (!batch.tokens.empty()) {
+    const Shape shape{batch.count, int64_t(batch.tokens.size()) / batch.count};
+    input.tokens = Tensor::from(shape, batch.tokens, DType::i32);
+    input.labels = Tensor::from(shape, batch.next_tokens, DType::i32);
+    input.valid = std::count_if(batch.next_tokens.begin(), batch.next_tokens.end(), [](int label) { return label >= 0; });
+    return input;
+  }
   input.pixels = Tensor::from(Shape{batch.count, batch.height, batch.width, batch.channels}, batch.images, DType::u8);
   PixelPlan& plan = input.plan;
   plan.mean.assign(recipe.augment.mean.begin(), recipe.augment.mean.end());
@@ -83,18 +57,33 @@ Training::Range Training::shard_range(int64_t count, int shard) const {
   return {count * shard / recipe.run.shards, count * (shard + 1) / recipe.run.shards};
 }
 
+// What is left out for the randomness of a step: nothing, or its random parts, or all that is training.
+Mode Training::mode_of(Pass pass, uint32_t step, int64_t first_sample) const {
+  return {.training = pass != Pass::evaluation, .deterministic = pass == Pass::deterministic,
+          .checkpoint_activations = recipe.run.checkpoint_activations, .seed = uint64_t(recipe.run.seed), .step = step,
+          .first_sample = first_sample, .temperature = temperature};
+}
+
 // Images a pass inside a shard: as many as keep the widest activation near 5 MB, so that producer and consumer meet in the cache.
 // A function of the recipe alone, because it decides the order of sums.
 int64_t Training::micro_batch(int64_t in_shard) const {
-  if (recipe.run.micro_batch > 0) return std::min<int64_t>(recipe.run.micro_batch, in_shard);
-  const int64_t side = recipe.model.img_size / recipe.model.patch_size;
-  return std::clamp<int64_t>((5 << 20) / (side * side * recipe.model.embed_dim * 4), 1, std::max<int64_t>(1, in_shard));
+  const int64_t whole = std::max<int64_t>(1, in_shard);
+  if (model->store.batch_statistics) return whole;
+  if (recipe.run.micro_batch > 0) return std::min<int64_t>(recipe.run.micro_batch, whole);
+  return std::clamp<int64_t>((5 << 20) / (model->widest_activation() * 4), 1, whole);
 }
 
-Tensor Training::patches(const Input& batch, int64_t first, int64_t count) const {
-  const int patch = recipe.model.patch_size;
+Tensor Training::input_of(const Input& batch, int64_t first, int64_t count) const {
+  if (batch.tokens) return batch.tokens.slice(first, count);
+  const int patch = model->input_patch;
   if (batch.pixels) return patchify_pixels(batch.pixels, batch.plan, patch, first, count, recipe_dtype(recipe));
   return patchify(batch.images.slice(first, count), patch);
+}
+
+// weight * the sum of the losses of samples first .. first+count-1; of a text, of all its positions.
+Tensor Training::loss_of(const Tensor& logits, const Input& batch, int64_t first, int64_t count, double weight) const {
+  if (!batch.tokens) return cross_entropy(logits, batch.targets.slice(first, count), weight);
+  return cross_entropy_labels(logits, batch.labels.slice(first, count).view({logits.dim(0)}), weight);
 }
 
 double Training::run_shard(const Input& batch, int shard, double weight, const Mode& mode, EntropySums& entropies) {
@@ -111,28 +100,28 @@ double Training::run_shard(const Input& batch, int shard, double weight, const M
     entropies.samples += double(count);
     Tape tape;
     const TapeScope open(&tape);
-    const Tensor logits = model->forward(patches(batch, first, count), part);
-    const Tensor mean = cross_entropy(logits, batch.targets.slice(first, count), weight);
+    const Tensor mean = loss_of(model->forward(input_of(batch, first, count), part), batch, first, count, weight);
     loss += mean.item();
     tape.backward(mean);
   }
   return loss;
 }
 
-StepResult Training::gradients(const std::vector<Input>& batches, uint32_t step, bool random_parts) {
+StepResult Training::gradients(const std::vector<Input>& batches, uint32_t step, Pass pass) {
   const int shards = recipe.run.shards;
   StepResult result;
   std::vector<double> losses(shards);
   std::vector<EntropySums> entropies(shards);
   std::vector<std::map<std::string, OpCost>> costs(shards);
+  spectral->iterate(workers, pass != Pass::evaluation);
+  model->store.share_buffers();
   workers.run(shards, [&](int64_t s) {
     std::unique_ptr<Profile> watch = profile ? std::make_unique<Profile>() : nullptr;
-    entropies[s].sums.assign(model->heads(), 0);
+    entropies[s] = no_entropies();
     model->store.begin_gradients(int(s));
     int64_t seen = 0;
     for (const Input& batch : batches) {
-      Mode mode{.training = random_parts, .checkpoint_activations = recipe.run.checkpoint_activations,
-                .seed = uint64_t(recipe.run.seed), .step = step, .first_sample = seen};
+      const Mode mode = mode_of(pass, step, seen);
       seen += batch.count();
       const double weight = 1.0 / (double(std::max<int64_t>(1, batch.valid)) * double(batches.size()));
       losses[s] += run_shard(batch, int(s), weight, mode, entropies[s]);
@@ -140,11 +129,10 @@ StepResult Training::gradients(const std::vector<Input>& batches, uint32_t step,
     model->store.end_gradients(int(s));
     if (watch) costs[s] = std::move(watch->table);
   });
-  result.entropies.sums.assign(model->heads(), 0);
+  result.entropies = no_entropies();
   for (int s = 0; s < shards; s++) {
     result.loss += losses[s];
-    result.entropies.samples += entropies[s].samples;
-    for (size_t h = 0; h < result.entropies.sums.size(); h++) result.entropies.sums[h] += entropies[s].sums[h];
+    result.entropies.add(entropies[s]);
     for (const auto& [op, cost] : costs[s]) {
       OpCost& total = (*profile)[op];
       total.seconds += cost.seconds;
@@ -153,8 +141,14 @@ StepResult Training::gradients(const std::vector<Input>& batches, uint32_t step,
     }
   }
   for (const Input& batch : batches) result.images += batch.count();
+  // The way back to W and gamma is linear, so each shard's gradient takes it alone.
+  for (int s = 0; s < shards; s++) spectral->pull_back(workers, model->store.gradient(s));
   result.gradient = optimizer->gather(workers);
   return result;
+}
+
+EntropySums Training::no_entropies() const {
+  return {std::vector<double>(model->heads(), 0.0), std::vector<double>(model->attentions().size(), 0.0), 0};
 }
 
 NonFinite Training::first_non_finite(const std::vector<Input>& batches, uint32_t step) {
@@ -165,9 +159,10 @@ NonFinite Training::first_non_finite(const std::vector<Input>& batches, uint32_t
   for (const Input& batch : batches) {
     for (int s = 0; s < recipe.run.shards; s++) {
       const NonFiniteWatch watch;
-      EntropySums entropies{std::vector<double>(model->heads()), 0};
+      EntropySums entropies = no_entropies();
       model->store.begin_gradients(s);
-      const Mode mode{.training = true, .seed = uint64_t(recipe.run.seed), .step = step, .first_sample = seen};
+      Mode mode = mode_of(Pass::training, step, seen);
+      mode.checkpoint_activations = false;
       run_shard(batch, s, 1.0 / double(std::max<int64_t>(1, batch.valid)), mode, entropies);
       if (watch.found()) return *watch.found();
     }
@@ -176,25 +171,46 @@ NonFinite Training::first_non_finite(const std::vector<Input>& batches, uint32_t
   return {"sum over the batch", "", "gradient"};
 }
 
+namespace {
+
+// What each row of logits should have said; -1: nothing.
+std::vector<int64_t> labels_of(const Input& batch, int64_t first, int64_t count, int64_t classes) {
+  if (batch.tokens) {
+    const Tensor labels = batch.labels.slice(first, count);
+    return {labels.data<int32_t>(), labels.data<int32_t>() + labels.size()};
+  }
+  const std::vector<double> t = batch.targets.slice(first, count).values();
+  std::vector<int64_t> labels(count);
+  for (int64_t i = 0; i < count; i++) {
+    const double* target = t.data() + i * classes;
+    labels[i] = std::max_element(target, target + classes) - target;
+    if (target[labels[i]] == 0) labels[i] = -1;
+  }
+  return labels;
+}
+
+}  // namespace
+
 void Training::evaluate(const Input& batch, EvalResult& sums, Tensor* logits) {
-  const int64_t classes = model->num_classes, top = std::min<int64_t>(5, classes);
-  if (logits) *logits = Tensor::empty({batch.count(), classes}, DType::f32);
+  const int64_t classes = model->num_classes, top = std::min<int64_t>(5, classes), length = std::max(1, model->context);   // rows of logits a sample
+  if (logits) *logits = Tensor::empty({batch.count() * length, classes}, DType::f32);
   std::vector<EvalResult> parts(recipe.run.shards);
+  spectral->iterate(workers, false);
   workers.run(recipe.run.shards, [&](int64_t s) {
     const ArenaScope memory(arenas_[s].get());
     const auto [begin, end] = shard_range(batch.count(), int(s));
     const int64_t micro = micro_batch(end - begin);
     for (int64_t first = begin; first < end; first += micro) {
       const int64_t count = std::min(micro, end - first);
-      const Tensor out = model->forward(patches(batch, first, count), Mode{});
-      const Tensor targets = batch.targets.slice(first, count);
-      parts[s].loss += cross_entropy(out, targets, 1).item();
-      const std::vector<double> x = out.values(), t = targets.values();
-      for (int64_t i = 0; i < count; i++) {
-        const double *row = x.data() + i * classes, *target = t.data() + i * classes;
-        if (logits) std::copy(row, row + classes, logits->data<float>() + (first + i) * classes);
-        const int64_t label = std::max_element(target, target + classes) - target;
-        if (target[label] == 0) continue;   // a damaged image
+      const Tensor out = model->forward(input_of(batch, first, count), mode_of(Pass::evaluation, 0, 0));
+      parts[s].loss += loss_of(out, batch, first, count, 1).item();
+      const std::vector<double> x = out.values();
+      const std::vector<int64_t> labels = labels_of(batch, first, count, classes);
+      for (int64_t i = 0; i < count * length; i++) {
+        const double* row = x.data() + i * classes;
+        if (logits) std::copy(row, row + classes, logits->data<float>() + (first * length + i) * classes);
+        const int64_t label = labels[i];
+        if (label < 0) continue;   // a damaged image, or behind the end of a text
         // Ties and NaN count against the model.
         const int64_t above = std::count_if(row, row + classes, [&](const double& v) { return &v != row + label && !(v < row[label]); });
         parts[s].images++;

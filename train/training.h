@@ -6,6 +6,7 @@
 #include "engine/profile.h"
 #include "engine/workers.h"
 #include "layers/lipschitz/spectral_norms.h"
+#include "layers/lipschitz/spectral_weights.h"
 #include "models/model.h"
 #include "train/adamw.h"
 #include "train/recipe.h"
@@ -23,8 +24,9 @@ struct Input {
   PixelPlan plan;
   Tensor images;            // or [B, C, H, W], normalised
   Tensor targets;           // [B, K]; rows of zeros do not count
-  int64_t valid = 0;        // rows that count
-  int64_t count() const { return pixels ? pixels.dim(0) : images.dim(0); }
+  Tensor tokens, labels;    // or a text: i32 [B, T]; a label of -1 does not count
+  int64_t valid = 0;        // rows of logits that count
+  int64_t count() const { return tokens ? tokens.dim(0) : pixels ? pixels.dim(0) : images.dim(0); }
 };
 // first_sample: images of the same step that came before this batch.
 Input make_input(const Batch& batch, const Recipe& recipe, uint32_t step, int64_t first_sample, bool training);
@@ -42,13 +44,16 @@ struct EvalResult {
   int64_t images = 0;
 };
 
+// How a forward is meant. deterministic: statistics over the batch as in training, but nothing dropped.
+enum class Pass { training, deterministic, evaluation };
+
 class Training {
  public:
   // for_training = false: no gradients and no optimizer, for evaluation.
   Training(const Recipe& recipe, bool for_training);
 
   // Forward and backward of one optimizer step (several batches are accumulated), summed over shards. Changes no weight.
-  StepResult gradients(const std::vector<Input>& batches, uint32_t step, bool random_parts = true);
+  StepResult gradients(const std::vector<Input>& batches, uint32_t step, Pass pass = Pass::training);
   // If the loss or a gradient of that result is not finite: the op and layer where it first appeared.
   NonFinite first_non_finite(const std::vector<Input>& batches, uint32_t step);
   void update(double lr, const StepResult& result) { optimizer->update(workers, lr, result.gradient.total); }
@@ -60,6 +65,8 @@ class Training {
   std::unique_ptr<Model> model;
   Workers workers;
   std::unique_ptr<SpectralNorms> norms;
+  std::unique_ptr<SpectralWeights> spectral;
+  double temperature = 1;   // all attention logits are divided by it too: the schedule's
   std::unique_ptr<AdamW> optimizer;
   std::map<std::string, OpCost>* profile = nullptr;   // if set, gradients() adds its costs here
   size_t arena_bytes() const;
@@ -70,7 +77,10 @@ class Training {
   };
   Range shard_range(int64_t count, int shard) const;
   int64_t micro_batch(int64_t in_shard) const;
-  Tensor patches(const Input& batch, int64_t first, int64_t count) const;
+  Mode mode_of(Pass pass, uint32_t step, int64_t first_sample) const;
+  EntropySums no_entropies() const;
+  Tensor input_of(const Input& batch, int64_t first, int64_t count) const;
+  Tensor loss_of(const Tensor& logits, const Input& batch, int64_t first, int64_t count, double weight) const;
   // One shard's part of one batch; returns its part of the loss.
   double run_shard(const Input& batch, int shard, double weight, const Mode& mode, EntropySums& entropies);
 

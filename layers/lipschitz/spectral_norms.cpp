@@ -8,7 +8,7 @@
 namespace {
 
 // One read of W does both products: y_r = w_r v, then z += y_r w_r. Returns |y| = |W v| for |v| = 1; v becomes z / |z|.
-template <class T> double matrix_step(const T* w, int64_t rows, int64_t columns, std::vector<float>& v) {
+template <class T> double matrix_step(const T* w, int64_t rows, int64_t columns, float* v) {
   std::vector<float> z(columns, 0.0f);
   double squares = 0;
   for (int64_t r = 0; r < rows; r++) {
@@ -71,15 +71,30 @@ template <class T> double depthwise_step(const T* w, const ParameterInfo& info, 
   return largest;
 }
 
+// The whole matrix, then each row group with a vector of its own.
+template <class T> void matrix_steps(const T* w, const ParameterInfo& info, std::vector<float>& v, double& sigma, double& group_sigma) {
+  const int64_t rows = info.shape[0], columns = info.size() / rows, groups = info.row_groups;
+  sigma = group_sigma = matrix_step(w, rows, columns, v.data());
+  if (groups == 1) return;
+  group_sigma = 0;
+  for (int64_t g = 0; g < groups; g++) {
+    const double s = matrix_step(w + g * (rows / groups) * columns, rows / groups, columns, v.data() + (1 + g) * columns);
+    group_sigma = std::isfinite(s) ? std::max(group_sigma, s) : s;
+  }
+}
+
 }  // namespace
 
 SpectralNorms::SpectralNorms(const ParameterStore& store)
-    : store_(store), vectors_(store.parameters().size()), sigma_(store.parameters().size(), 0.0) {
+    : store_(store), vectors_(store.parameters().size()), sigma_(store.parameters().size(), 0.0), group_sigma_(sigma_) {
   for (size_t i = 0; i < store.parameters().size(); i++) {
     const ParameterInfo& info = store.parameters()[i];
     int64_t n = 0;   // numbers in v
     int64_t operators = 1;
-    if (info.kind == ParameterKind::matrix) n = info.size() / info.shape[0];
+    if (info.kind == ParameterKind::matrix) {
+      operators = info.row_groups > 1 ? 1 + info.row_groups : 1;
+      n = operators * (info.size() / info.shape[0]);
+    }
     if (info.kind == ParameterKind::depthwise) operators = info.shape[0], n = operators * info.map_height * info.map_width;
     if (n == 0) continue;
     weights_.push_back(int(i));
@@ -107,9 +122,10 @@ void SpectralNorms::iterate(Workers& workers, int times) {
     const ParameterInfo& info = store_.parameters()[i];
     const Tensor w = store_.raw(i);
     dispatch(w.dtype(), [&]<class T>() {
-      for (int t = 0; t < times; t++)
-        sigma_[i] = info.kind == ParameterKind::matrix ? matrix_step(w.data<T>(), info.shape[0], int64_t(vectors_[i].size()), vectors_[i])
-                                                       : depthwise_step(w.data<T>(), info, vectors_[i]);
+      for (int t = 0; t < times; t++) {
+        if (info.kind == ParameterKind::matrix) matrix_steps(w.data<T>(), info, vectors_[i], sigma_[i], group_sigma_[i]);
+        else sigma_[i] = group_sigma_[i] = depthwise_step(w.data<T>(), info, vectors_[i]);
+      }
     });
   });
 }

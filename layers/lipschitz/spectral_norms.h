@@ -3,17 +3,20 @@
 #include <vector>
 
 #include "engine/workers.h"
+#include "layers/lipschitz/bound.h"
 #include "layers/parameter.h"
 
 // Matrices [out, in] (kernels of non-overlapping patches are that too) and depthwise convolutions. The latter are followed as what they
 // are: the zero-padded operator on the layer's map, each channel an operator of its own, never the kernel reshaped to a matrix.
 // Power iteration comes from below: what it gives is an estimate, never an upper bound.
-class SpectralNorms {
+class SpectralNorms : public NormSource {
  public:
   explicit SpectralNorms(const ParameterStore& store);
   // v <- W^T W v / |.| and sigma = |W v|, in one pass over each weight.
   void iterate(Workers& workers, int times = 1);
-  double sigma(const Parameter& parameter) const { return sigma_[parameter.index]; }
+  double sigma(const Parameter& parameter) const override { return sigma_[parameter.index]; }
+  // The largest of the weight's row groups (heads, say); that of the whole where it has one group.
+  double group_sigma(const Parameter& parameter) const override { return group_sigma_[parameter.index]; }
   double sigma(int index) const { return sigma_[index]; }   // 0 for what has none
   bool has(int index) const { return !vectors_[index].empty(); }
   // The vectors v of all weights, one after another: state of a checkpoint.
@@ -23,6 +26,6 @@ class SpectralNorms {
  private:
   const ParameterStore& store_;
   std::vector<int> weights_;                    // indices, largest first, so that threads end together
-  std::vector<std::vector<float>> vectors_;     // [parameter]: in (matrix) or map x channels (depthwise)
-  std::vector<double> sigma_;
+  std::vector<std::vector<float>> vectors_;     // [parameter]: in (matrix) or map x channels (depthwise); then in for each row group
+  std::vector<double> sigma_, group_sigma_;
 };

@@ -1,0 +1,148 @@
+// spectral_weights.cpp: power iteration and the rank-one term of its gradient. Weights are independent, so threads do not change results.
+#include "layers/lipschitz/spectral_weights.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace {
+
+double length(const std::vector<double>& x) {
+  double squares = 0;
+  for (const double v : x) squares += v * v;
+  return std::sqrt(squares);
+}
+
+void normalise(std::vector<double>& x) {
+  const double l = std::max(length(x), 1e-12);
+  for (double& v : x) v /= l;
+}
+
+// t = W u and y = W^T t in one pass over W; y[c] is summed in the type of W over short runs of rows.
+template <class T> void products(const T* w, int64_t rows, int64_t columns, const std::vector<double>& u, std::vector<double>& t, std::vector<double>& y) {
+  const std::vector<T> x(u.begin(), u.end());
+  std::vector<T> part(columns);
+  std::fill(y.begin(), y.end(), 0.0);
+  for (int64_t begin = 0; begin < rows; begin += 32) {
+    std::fill(part.begin(), part.end(), T(0));
+    for (int64_t r = begin; r < std::min(rows, begin + 32); r++) {
+      const T* row = w + r * columns;
+      T sum = 0;
+#pragma omp simd reduction(+ : sum)
+      for (int64_t c = 0; c < columns; c++) sum += row[c] * x[c];
+      t[r] = double(sum);
+#pragma omp simd
+      for (int64_t c = 0; c < columns; c++) part[c] += sum * row[c];
+    }
+    for (int64_t c = 0; c < columns; c++) y[c] += double(part[c]);
+  }
+}
+
+template <class F> void with_type(DType dtype, F&& f) {
+  if (dtype == DType::f64) f.template operator()<double>();
+  else f.template operator()<float>();
+}
+
+void set(const Tensor& x, const std::vector<double>& values) {
+  with_type(x.dtype(), [&]<class T>() { std::copy(values.begin(), values.end(), x.data<T>()); });
+}
+
+}  // namespace
+
+void SpectralWeights::start(Workers& workers) {
+  workers.run(int64_t(state_.size()), [&](int64_t i) {
+    const auto& info = store_.spectral_weights[i];
+    const Tensor w = store_.raw(info.weight);
+    const int64_t rows = w.dim(0), columns = w.size() / rows;
+    const RandomStream stream(0, "spectral_weights." + store_.parameters()[info.weight].name);
+    std::vector<double> u(columns), t(rows), y(columns);
+    for (int64_t j = 0; j < columns; j++) {
+      const Words words = stream.words(0, uint64_t(j), 0);
+      u[j] = normal_from(words[0], words[1]);
+    }
+    normalise(u);
+    double sigma = 0;
+    with_type(w.dtype(), [&]<class T>() {
+      for (int k = 0; k < 2000; k++) {
+        products(w.data<T>(), rows, columns, u, t, y);
+        const double before = sigma;
+        sigma = length(t);
+        u = y;
+        normalise(u);
+        if (k > 50 && std::abs(sigma - before) <= 1e-9 * sigma) break;
+      }
+    });
+    set(store_.buffer(info.u), u);
+    if (info.gamma >= 0 && info.gamma_is_sigma) set(store_.raw(info.gamma), {sigma});
+  });
+  for (const auto& [weight, gain] : store_.row_gains) {
+    const Tensor w = store_.raw(weight);
+    const int64_t rows = w.dim(0), columns = w.size() / rows;
+    const std::vector<double> values = w.values();
+    std::vector<double> lengths(rows);
+    for (int64_t r = 0; r < rows; r++) lengths[r] = length({values.begin() + r * columns, values.begin() + (r + 1) * columns});
+    set(store_.raw(gain), lengths);
+  }
+}
+
+void SpectralWeights::iterate(Workers& workers, bool keep) {
+  workers.run(int64_t(state_.size()), [&](int64_t i) {
+    const auto& info = store_.spectral_weights[i];
+    State& s = state_[i];
+    const Tensor w = store_.raw(info.weight);
+    const int64_t rows = w.dim(0), columns = w.size() / rows;
+    std::vector<double> y(columns);
+    s.u = store_.buffer(info.u).values();
+    s.v.resize(rows);
+    with_type(w.dtype(), [&]<class T>() { products(w.data<T>(), rows, columns, s.u, s.v, y); });
+    const double stretch = length(s.v);
+    s.sigma = stretch > 0 ? length(y) / stretch : 0;
+    normalise(s.v);
+    normalise(y);
+    s.u = y;
+    if (keep) set(store_.buffer(info.u), s.u);
+    const double gamma = info.gamma >= 0 ? store_.raw(info.gamma).item() : 1;
+    // A matrix of zeros stays one; and alpha is never 0 itself, or the way back to gamma would be lost with it.
+    const double alpha = info.factor * gamma / std::max(s.sigma, 1e-6);
+    set(store_.buffer(info.alpha), {std::abs(alpha) < 1e-20 ? std::copysign(1e-20, alpha) : alpha});
+  });
+  store_.share_buffers();
+}
+
+void SpectralWeights::pull_back(Workers& workers, const Tensor& gradient) {
+  workers.run(int64_t(state_.size()), [&](int64_t i) {
+    const auto& info = store_.spectral_weights[i];
+    const State& s = state_[i];
+    const Tensor w = store_.raw(info.weight), dw = store_.slice_of(gradient, info.weight);
+    const int64_t rows = w.dim(0), columns = w.size() / rows;
+    const double alpha = store_.buffer(info.alpha).item(), sigma = std::max(s.sigma, 1e-6);
+    with_type(w.dtype(), [&]<class T>() {
+      const T* weights = w.data<T>();
+      T* g = dw.data<T>();   // alpha G
+      double along = 0;      // <alpha G, W>
+      for (int64_t r = 0; r < rows; r++) {
+        T part = 0;
+#pragma omp simd reduction(+ : part)
+        for (int64_t c = 0; c < columns; c++) part += g[r * columns + c] * weights[r * columns + c];
+        along += double(part);
+      }
+      const std::vector<T> u(s.u.begin(), s.u.end());
+      for (int64_t r = 0; r < rows; r++) {
+        const T pull = T(along / sigma * s.v[r]);
+#pragma omp simd
+        for (int64_t c = 0; c < columns; c++) g[r * columns + c] -= pull * u[c];
+      }
+      if (info.gamma >= 0) set(store_.slice_of(gradient, info.gamma), {along / alpha * info.factor / sigma});
+    });
+  });
+}
+
+void SpectralWeights::fold(Workers& workers) {
+  iterate(workers, false);
+  for (const auto& info : store_.spectral_weights) {
+    const Tensor w = store_.raw(info.weight);
+    std::vector<double> values = w.values();
+    const double gain = store_.buffer(info.alpha).item() / info.factor;   // a plain layer applies its factor itself
+    for (double& v : values) v *= gain;
+    set(w, values);
+  }
+}

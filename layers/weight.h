@@ -1,0 +1,78 @@
+// weight.h: the part `weight`: a stored matrix W and the map that it makes.
+//
+//   plain           factor W
+//   sigma_reparam   factor gamma / sigma(W) W, gamma learned                    (Zhai et al. 2023)
+//   spectral_norm   factor / sigma(W) W                                         (Miyato et al. 2018)
+//   weight_norm     factor diag(gain_r / |W_r|) W, gain learned, a row each     (Salimans and Kingma 2016)
+//
+// Except for weight_norm no second matrix is formed: what W is multiplied with is the scalar of the product. sigma(W) is followed by one
+// power iteration a step (layers/lipschitz/spectral_weights.h).
+#pragma once
+#include "layers/lipschitz/spectral_norms.h"
+#include "layers/scope.h"
+
+struct Weight {
+  WeightPart::Kind kind = WeightPart::plain;
+  Parameter raw;        // [out, in] or a convolution's [out, in, k, k]
+  Parameter gain;       // sigma_reparam: gamma [1]; weight_norm: [out]
+  Buffer alpha_now;     // sigma_reparam and spectral_norm: what W is multiplied with in this step
+  double factor = 1;    // a constant that the layer asks for
+
+  Weight() = default;
+  Weight(const Scope& scope, const Shape& shape, const Init& init, double factor = 1, int64_t row_groups = 1)
+      : kind(scope.rules().weight.kind), factor(factor) {
+    Init start = init;
+    // Orthogonal matrices start with an operator norm of 1 between RMS norms.
+    if (init.kind == Init::orthogonal) start.value *= std::sqrt(double(shape[0] / row_groups) / double(shape.size() / shape[0]));
+    raw = scope.matrix("weight", shape, start, row_groups);
+    wrap(scope, shape);
+  }
+  // Around a parameter of another kind: a depthwise convolution.
+  Weight(const Scope& scope, const Parameter& parameter, const Shape& shape) : kind(scope.rules().weight.kind), raw(parameter) { wrap(scope, shape); }
+
+  // The matrix of the product, and its scalar (empty: 1).
+  Tensor matrix() const { return kind == WeightPart::weight_norm ? weight_norm(raw(), gain()) : raw(); }
+  Tensor alpha() const {
+    if (alpha_now) return alpha_now();
+    return factor == 1 ? Tensor() : Tensor::full({1}, factor, DType::f64);
+  }
+  double scalar() const { return alpha_now ? alpha_now().item() : factor; }
+
+  // Spectral norm of the map, and the largest one of its row groups. Rows of weight_norm have length |gain_r|, so |W^| <= |gain|.
+  double norm(const NormSource& norms) const {
+    return kind == WeightPart::weight_norm ? std::abs(factor) * l2_norm(gain) : std::abs(scalar()) * norms.sigma(raw);
+  }
+  double group_norm(const NormSource& norms) const {
+    return kind == WeightPart::weight_norm ? norm(norms) : std::abs(scalar()) * norms.group_sigma(raw);
+  }
+  // The longest row of the map, a kernel's channel in a depthwise convolution.
+  double longest_row() const {
+    if (kind == WeightPart::weight_norm) return std::abs(factor) * max_abs(gain);
+    const Tensor w = raw.raw();
+    const std::vector<double> values = w.values();
+    const size_t columns = values.size() / size_t(w.dim(0));
+    double longest = 0;
+    for (size_t begin = 0; begin < values.size(); begin += columns) {
+      double squares = 0;
+      for (size_t i = begin; i < begin + columns; i++) squares += values[i] * values[i];
+      longest = std::max(longest, squares);
+    }
+    return std::abs(scalar()) * std::sqrt(longest);
+  }
+  BoundKind norm_kind() const { return kind == WeightPart::weight_norm ? BoundKind::certified : BoundKind::estimate; }
+
+ private:
+  void wrap(const Scope& scope, const Shape& shape) {
+    const int64_t in = shape.size() / shape[0];
+    if (kind == WeightPart::weight_norm) {
+      gain = scope.parameter("gain", {shape[0]}, ParameterKind::vector, Init::ones());
+      scope.store().row_gains.push_back({raw.index, gain.index});
+    }
+    if (kind == WeightPart::sigma_reparam) gain = scope.parameter("gamma", {1}, ParameterKind::vector, Init::ones());
+    if (kind != WeightPart::sigma_reparam && kind != WeightPart::spectral_norm) return;
+    const Buffer u = scope.buffer("u", {in}, 0);
+    alpha_now = scope.buffer("alpha", {1}, 1, false);
+    scope.store().spectral_weights.push_back({raw.index, gain ? gain.index : -1, u.index, alpha_now.index, factor,
+                                              scope.rules().weight.gamma_is_sigma});
+  }
+};

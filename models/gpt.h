@@ -1,0 +1,32 @@
+// gpt.h: a decoder-only Transformer over tokens, as in "Training Transformers with Enforced Lipschitz Constants" (Newhouse et al. 2025):
+// embedded tokens, causal attention with rotary positions, a linear head. The paper's parts: no norms, no biases, convex residuals, 1/d attention.
+#pragma once
+#include "models/model.h"
+#include "models/transformer_block.h"
+
+struct GptConfig {
+  int vocab_size = 65, context = 256;
+  int embed_dim = 256, depth = 3, num_heads = 4;
+  double mlp_ratio = 4, drop_path_rate = 0;
+  bool qkv_bias = true;
+  double rotary_base = 10000;
+  int rotary_still = 0;        // frequencies that are zero
+  double logit_scale = 1;      // a constant behind the head
+  NormPosition norm_position = NormPosition::pre;
+  Parts parts;
+};
+
+struct Gpt : Model {
+  GptConfig config;
+  Parameter embed;   // [V, D]
+  std::vector<TransformerBlock> blocks;
+  Norm norm;
+  Linear head;
+
+  explicit Gpt(const GptConfig& config);
+  Tensor forward(const Tensor& tokens, const Mode& mode) const override;
+  Bound bound(double patch_radius, BoundTrace& trace) const override;
+  int64_t widest_activation() const override { return int64_t(context) * config.embed_dim; }
+  std::vector<const Attention*> attentions() const override;
+  std::vector<const ResidualBranch*> branches() const override;
+};

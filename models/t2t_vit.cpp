@@ -1,0 +1,148 @@
+// t2t_vit.cpp: T2T-ViT, forward and bound side by side.
+#include "models/t2t_vit.h"
+
+namespace {
+constexpr double performer_eps = 1e-8;
+constexpr double token_dropout = 0.1;   // wired into the released token transformer, whatever the other rates
+}  // namespace
+
+TokenPerformer::TokenPerformer(const Scope& scope, int64_t in, int64_t width, const NormPart& norm) : name(scope.path()), width(width) {
+  features = scope.buffer("w", {width / 2, width}, Init{Init::orthogonal, std::sqrt(double(width / 2))}, true, true);
+  kqv = Linear(scope / "kqv", in, 3 * width);
+  proj = Linear(scope / "proj", width, width);
+  norm1 = Norm(scope / "norm1", in, norm);
+  norm2 = Norm(scope / "norm2", width, norm);
+  fc1 = Linear(scope / "mlp" / 0, width, width);
+  fc2 = Linear(scope / "mlp" / 2, width, width);
+}
+
+Tensor TokenPerformer::drop(const Tensor& x, const char* which, const Mode& mode) const {
+  if (!mode.random()) return x;
+  return dropout(x, token_dropout, RandomStream(mode.seed, name + which), mode.step, mode.first_sample);
+}
+
+Tensor TokenPerformer::operator()(const Tensor& x, const Mode& mode) const {
+  const Tensor all = kqv(norm1(x, mode));
+  const Tensor k = slice_channels(all, 0, width), q = slice_channels(all, width, width), v = slice_channels(all, 2 * width, width);
+  Tensor mixed;
+  {
+    const LayerRange range(name);
+    const Tensor w = features();
+    mixed = linear_attention(performer_features(q, w), performer_features(k, w), v, performer_eps);
+  }
+  const Tensor y = add(v, drop(proj(mixed), ".drop", mode));
+  return add(y, drop(fc2(fc1.with_gelu(norm2(y, mode))), ".mlp_drop", mode));
+}
+
+// exp grows without end and its sums are divided by one another, so the features have no global constant.
+Bound TokenPerformer::bound(const Domain& in, BoundTrace& trace) const {
+  const Bound first = norm1.bound(in, trace);
+  kqv.bound(first.out, trace);
+  const Domain out{in.tokens, width};
+  proj.bound(out, trace);
+  const Bound second = norm2.bound(out, trace);
+  fc2.bound(fc1.with_gelu_bound(second.out, trace).out, trace);
+  return trace.note(name, "TokenPerformer", Bound::without_bound(name, out));
+}
+
+T2tVit::T2tVit(const T2tConfig& config) : config(config) {
+  img_size = config.img_size;
+  input_patch = 1;
+  in_chans = config.in_chans;
+  num_classes = config.num_classes;
+  if (config.num_heads < 1 || config.embed_dim % config.num_heads != 0)
+    fail(Exit::config, "model.embed_dim ", config.embed_dim, " is not a multiple of model.num_heads ", config.num_heads);
+  if (config.token_dim < 2 || config.token_dim % 2 != 0) fail(Exit::config, "model.token_dim must be even, given ", config.token_dim);
+  const Parts& parts = config.parts;
+  const Scope root(store, parts.rules(2 * config.depth)), tokens = root / "tokens_to_token";
+  const int64_t width = config.embed_dim, e = config.token_dim;
+  attention1 = TokenPerformer(tokens / "attention1", int64_t(in_chans) * 49, e, parts.norm);
+  attention2 = TokenPerformer(tokens / "attention2", e * 9, e, parts.norm);
+  project = Linear(tokens / "project", e * 9, width);
+  int64_t side = img_size;
+  for (int i = 0; i < 3; i++) side = split(i).side(side);
+  if (side < 1) fail(Exit::config, "nothing is left of an image of ", img_size, " behind the soft splits: change model.img_size");
+  const int64_t count = side * side + 1;
+  cls_token = root.parameter("cls_token", {1, 1, width}, ParameterKind::embedding, {Init::normal, 0.02});
+  pos_embed = root.buffer("pos_embed", {1, count, width}, Init{Init::sinusoid}, true, true);
+  const AttentionPlace place{.heads = config.num_heads, .window_height = 1, .window_width = int(count), .qkv_bias = config.qkv_bias};
+  const double start = parts.residual_start(config.depth, 2 * config.depth);
+  for (int i = 0; i < config.depth; i++) {
+    const Scope scope = root / "blocks" / i;
+    const double drop = config.depth > 1 ? config.drop_path_rate * i / (config.depth - 1) : 0;
+    blocks.emplace_back(scope, scope / "attn", parts, NormPosition::pre, place, width, int64_t(double(width) * config.mlp_ratio), start, drop);
+  }
+  norm = Norm(root / "norm", width, parts.norm);
+  head = Linear(root / "head", width, num_classes, true, root.init().classifier());
+  std::vector<Attention*> all;
+  for (TransformerBlock& block : blocks) all.push_back(&block.attn);
+  number_heads(all);
+}
+
+Tensor T2tVit::forward(const Tensor& pixels, const Mode& mode) const {
+  const int64_t batch = pixels.dim(0), width = config.embed_dim;
+  int64_t side = img_size;
+  Tensor x = pixels;   // [B, side * side, C]
+  const auto soft_split = [&](int i) {
+    const Split s = split(i);
+    x = unfold(x.view({batch, side, side, x.dim(2)}), s.kernel, s.stride, s.padding);
+    side = s.side(side);
+  };
+  soft_split(0);
+  x = attention1(x, mode);
+  mode.note(attention1.name, x);
+  soft_split(1);
+  x = attention2(x, mode);
+  mode.note(attention2.name, x);
+  soft_split(2);
+  const int64_t tokens = side * side + 1;
+  const Tensor embedded = prepend_token(project(x), cls_token().view({width}));   // [B, N + 1, D]
+  x = add_bias(embedded.view({batch, tokens * width}), pos_embed().view({tokens * width})).view({batch, 1, tokens, width});
+  mode.note("tokens_to_token", x);
+  for (const TransformerBlock& block : blocks) {
+    x = mode.checkpoint_activations ? checkpoint([&](const Tensor& in) { return block(in, mode); }, x) : block(x, mode);
+    mode.note(block.name, x);
+  }
+  x = norm(x.view({batch, tokens, width}), mode);
+  const Tensor logits = head(select_token(x, 0));
+  mode.note("head", logits);
+  return logits;
+}
+
+Bound T2tVit::bound(double pixel_radius, BoundTrace& trace) const {
+  const int64_t width = config.embed_dim;
+  int64_t side = img_size;
+  Bound b = Bound::tokenwise(1, BoundKind::certified, in_chans, {side * side, in_chans, pixel_radius});
+  const auto soft_split = [&](int i) {   // as in OverlapConv
+    const Split s = split(i);
+    side = s.side(side);
+    Bound copies = Bound::of(std::ceil(double(s.kernel) / s.stride), BoundKind::certified,
+                             {side * side, b.out.width * s.kernel * s.kernel, s.kernel * b.out.radius});
+    copies.rms = 1;
+    b = then(b, copies);
+  };
+  soft_split(0);
+  b = then(b, attention1.bound(b.out, trace));
+  soft_split(1);
+  b = then(b, attention2.bound(b.out, trace));
+  soft_split(2);
+  b = then(b, project.bound(b.out, trace));
+  b.out.tokens++;
+  b.out.radius = std::max(b.out.radius, longest_row(cls_token)) + std::sqrt(double(width) / 2);   // a sinusoid position is as long as that
+  for (const TransformerBlock& block : blocks) b = then(b, trace.note(block.name, "Block", block.bound(b.out, trace)));
+  b = then(b, norm.bound(b.out, trace));
+  b = then(b, Bound::tokenwise(1, BoundKind::certified, width, {1, width, b.out.radius}));
+  return then(b, head.bound(b.out, trace));
+}
+
+std::vector<const Attention*> T2tVit::attentions() const {
+  std::vector<const Attention*> all;
+  for (const TransformerBlock& block : blocks) all.push_back(&block.attn);
+  return all;
+}
+
+std::vector<const ResidualBranch*> T2tVit::branches() const {
+  std::vector<const ResidualBranch*> all;
+  for (const TransformerBlock& block : blocks) all.insert(all.end(), {&block.branch1, &block.branch2});
+  return all;
+}

@@ -181,14 +181,14 @@ template <class C>
 void make_logits(const AttentionShape& a, bool masked, int begin, int end, int width, const Scratch<C>& s, C* logits) {
   small_gemm<false, C>({end - begin, width, a.dim, s.q.rows + begin * s.dim, s.dim, s.k_columns, s.tokens,
                         s.bias ? s.bias + begin * s.tokens : nullptr, logits, s.tokens});
-  const bool plain = s.bias && !a.causal && !masked && a.similarity != Similarity::l2;
-  if (plain) return;
+  const bool hides = a.causal || !s.bias, l2 = a.similarity == Similarity::l2;   // a bias has the padding's logit in it
+  if (!hides && !masked && !l2) return;
   for (int i = begin; i < end; i++, logits += s.tokens) {
-    if (a.similarity == Similarity::l2)
+    if (l2)
       for (int j = 0; j < width; j++) logits[j] += s.key_term[j];
     if (masked)
       for (int j = 0; j < width; j++) logits[j] += s.region[j] == s.region[i] ? C(0) : C(masked_logit);
-    std::fill(logits + (a.causal ? i + 1 : a.tokens()), logits + width, C(padding_logit));
+    if (hides) std::fill(logits + (a.causal ? i + 1 : a.tokens()), logits + width, C(padding_logit));
   }
 }
 

@@ -248,7 +248,6 @@ template <class T> KERNEL window_attention_backward_kernel(AttentionBackward<T> 
     __syncthreads();
   }
   if (!dbias) return;
-  __syncthreads();
   for (int e = threadIdx.x; e < positions; e += threads) {
     C sum = 0;
     for (int w = 0; w < warps; w++) sum += all_dbias[w * positions + e];

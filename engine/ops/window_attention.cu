@@ -1,6 +1,10 @@
-// window_attention.cu: out = nu softmax(scale q k + bias + mask) v within each window and head, read from qkv and written to out in
-// token order: no copy of the rolled or cut map exists (Liu et al., "Swin Transformer", 2021; Qi et al., "LipsFormer", 2023).
+// window_attention.cu: out = nu softmax((scale q k + bias) / temperature + mask) v within each window and head, read from q, k, v and
+// written to out in token order: no copy of the rolled or cut map exists (Liu et al., "Swin Transformer", 2021; Dong et al., "CSWin
+// Transformer", 2022; Qi et al., "LipsFormer", 2023; Kim et al., "The Lipschitz Constant of Self-Attention", 2021).
 #include "engine/ops/window_attention.h"
+
+#include <array>
+#include <vector>
 
 #include "engine/map.h"
 #include "engine/ops/window_attention_kernels.h"
@@ -10,38 +14,41 @@ namespace {
 
 using namespace window_attention_kernels;
 
-// The bias table [positions, heads] by head, in the type that computes.
+// The bias table [positions, heads] over the temperature, by head, in the type that computes.
 template <class From, class C> struct TableByHead {
   const From* table;
   C* by_head;
   int64_t positions, heads;
-  HD void operator()(int64_t i) const { by_head[i] = C(Compute<From>(table[i % positions * heads + i / positions])); }
+  C factor;
+  HD void operator()(int64_t i) const { by_head[i] = factor * C(Compute<From>(table[i % positions * heads + i / positions])); }
 };
 
-Tensor table_by_head(const Tensor& table, const AttentionShape& a, DType compute) {
+Tensor table_by_head(const Tensor& table, const AttentionShape& a, double temperature, DType compute) {
   if (!table) return {};
   const int64_t positions = a.relative_positions(), heads = a.heads;
   const Tensor by_head = Tensor::empty({heads, positions}, compute, table.device());
   dispatch(table.dtype(), [&]<class From>() {
     dispatch(compute, [&]<class C>() {
-      map(table.device(), heads * positions, TableByHead<From, C>{table.data<From>(), by_head.data<C>(), positions, heads});
+      map(table.device(), heads * positions,
+          TableByHead<From, C>{table.data<From>(), by_head.data<C>(), positions, heads, C(1 / temperature)});
     });
   });
   return by_head;
 }
 
-// Adds the chunks' sums to the gradient of the table.
+// Adds factor times the chunks' sums to the gradient of the table.
 template <class C, class To> struct SumTableGradient {
   const C* partial;   // [chunks, heads, positions]
   To* grad;           // [positions, heads]
   int64_t chunks, heads, positions;
+  C factor;
   bool add;
   HD void operator()(int64_t i) const {
     const int64_t e = i % positions, head = i / positions;
     C sum = 0;
     for (int64_t c = 0; c < chunks; c++) sum += partial[(c * heads + head) * positions + e];
     To& to = grad[e * heads + head];
-    to = To((add ? Compute<To>(to) : Compute<To>(0)) + Compute<To>(sum));
+    to = To((add ? Compute<To>(to) : Compute<To>(0)) + Compute<To>(factor * sum));
   }
 };
 
@@ -56,90 +63,190 @@ template <class C> struct MeanEntropy {
   }
 };
 
-AttentionShape shape_of(const Tensor& qkv, const Tensor& table, const WindowAttention& config) {
-  const Shape& s = qkv.shape();
-  const int w = config.window_height, heads = config.heads;
-  check(s.rank() == 4, "[window_attention] qkv must be [B, H, W, 3C], given ", s);
-  check(heads > 0 && s[3] > 0 && s[3] % (3 * heads) == 0, "[window_attention] ", s[3], " channels are not 3 times ", heads, " heads");
-  check(s[0] > 0 && w > 0 && s[1] > 0 && s[2] > 0 && s[1] % w == 0 && s[2] % w == 0, "[window_attention] a map of ", s[1], " x ", s[2],
-        " cannot be cut into windows of ", w);
-  check(config.shift >= 0 && config.shift < w, "[window_attention] shift must be in 0 .. window - 1, given ", config.shift);
-  check(!table || table.shape() == Shape({int64_t(2 * w - 1) * (2 * w - 1), heads}), "[window_attention] the bias table must be ",
-        Shape({int64_t(2 * w - 1) * (2 * w - 1), heads}), ", given ", table.shape());
-  check(!table || table.device() == qkv.device(), "[window_attention] qkv is on ", qkv.device(), ", the bias table on ", table.device());
-  const int dim = int(s[3] / (3 * heads));
-  const bool dot = config.similarity == Similarity::dot;
-  return {s[0], int(s[1]), int(s[2]), w, config.shift, heads, dim, config.similarity, dot ? 1 / std::sqrt(double(dim)) : config.tau,
-          config.similarity == Similarity::cosine_bounded ? config.nu : 1, config.eps};
+// q, k and v: three tensors, or one tensor thrice that holds them side by side.
+struct Projections {
+  const char* op;
+  std::array<Tensor, 3> parts;
+  bool fused;
+
+  const Tensor& first() const { return parts[0]; }
+  int64_t stride() const { return first().dim(3); }
+  int64_t channels() const { return fused ? stride() / 3 : stride(); }
+  template <class T> const T* data(int part) const { return parts[part].data<T>() + (fused ? part * channels() : 0); }
+};
+
+void check_table(const Projections& x, const Tensor& table, const WindowAttention& c) {
+  if (!table) return;
+  const Shape wanted{int64_t(2 * c.window_height - 1) * (2 * c.window_width - 1), c.heads};
+  check(!c.cross_shaped, '[', x.op, "] heads with windows of two shapes share no bias table");
+  check(table.shape() == wanted, '[', x.op, "] the bias table must be ", wanted, ", given ", table.shape());
+  check(table.device() == x.first().device(), '[', x.op, "] the projections are on ", x.first().device(), ", the bias table on ",
+        table.device());
 }
 
-template <class T> Tensor run_forward(const AttentionForward<T>& call, Device device) {
+void check_windows(const Projections& x, const WindowAttention& c) {
+  const int64_t height = x.first().dim(1), width = x.first().dim(2);
+  const int wh = c.window_height, ww = c.window_width;
+  const auto check_tiles = [&](int h, int w) {
+    check(height > 0 && width > 0 && h > 0 && w > 0 && height % h == 0 && width % w == 0, '[', x.op, "] a map of ", height, " x ", width,
+          " cannot be cut into windows of ", h, " x ", w);
+  };
+  check_tiles(wh, ww);
+  if (c.cross_shaped) check_tiles(ww, wh);
+  check(!c.cross_shaped || c.heads % 2 == 0, '[', x.op, "] two window shapes cannot share ", c.heads, " heads");
+  check(c.shift == 0 || (wh == ww && !c.cross_shaped), '[', x.op, "] only square windows can be shifted, given ", wh, " x ", ww);
+  check(c.shift >= 0 && c.shift < wh, '[', x.op, "] shift must be in 0 .. window - 1, given ", c.shift);
+}
+
+void check_input(const Projections& x, const Tensor& table, const WindowAttention& c) {
+  const Shape& s = x.first().shape();
+  const int of = x.fused ? 3 : 1;
+  check(s.rank() == 4, '[', x.op, "] the projections must be [B, H, W, ", x.fused ? "3C" : "C", "], given ", s);
+  for (const Tensor& part : x.parts)
+    check(part.shape() == s && part.dtype() == x.first().dtype() && part.device() == x.first().device(), '[', x.op,
+          "] q, k and v must be alike, given ", s, " and ", part.shape());
+  check(s[0] > 0 && c.heads > 0 && s[3] > 0 && s[3] % (of * c.heads) == 0, '[', x.op, "] ", s[3], " channels cannot be dealt out to ", of,
+        " times ", c.heads, " heads");
+  check(std::isfinite(c.temperature) && c.temperature > 0, '[', x.op, "] the temperature must be positive, given ", c.temperature);
+  check(std::isfinite(c.scale) && c.scale >= 0 && (c.scale == 0 || !normalises(c.similarity)), '[', x.op,
+        "] the scale must be 0 or more, and 0 with a cosine, given ", c.scale);
+  check_windows(x, c);
+  check_table(x, table, c);
+}
+
+double logit_scale(const WindowAttention& c, int dim) {
+  if (normalises(c.similarity)) return c.tau / c.temperature;
+  const double scale = c.scale == 0 ? 1 / std::sqrt(double(dim)) : c.scale;
+  return (c.similarity == Similarity::l2 ? 2 * scale : scale) / c.temperature;
+}
+
+// The shapes of windows there are, each for its heads.
+std::vector<AttentionShape> passes_of(const Projections& x, const WindowAttention& c) {
+  const Shape& s = x.first().shape();
+  const int channels = int(x.channels()), dim = channels / c.heads, heads = c.cross_shaped ? c.heads / 2 : c.heads;
+  const double value_scale = c.similarity == Similarity::cosine_bounded ? c.nu : 1;
+  AttentionShape a{s[0], int(s[1]), int(s[2]), c.window_height, c.window_width, c.shift, 0, heads, dim, channels, int(x.stride()),
+                   c.similarity, c.causal, logit_scale(c, dim), value_scale, c.eps};
+  std::vector<AttentionShape> passes{a};
+  if (!c.cross_shaped) return passes;
+  std::swap(a.window_height, a.window_width);
+  a.first_head = heads;
+  passes.push_back(a);
+  return passes;
+}
+
+// What a block may use on the GPUs that this is made for.
+void check_shared(const char* op, const AttentionShape& a, size_t bytes) {
+  check(bytes <= 227 * 1024, '[', op, "] windows of ", a.tokens(), " tokens of ", a.dim, " channels a head do not fit into shared memory");
+}
+
+template <class T> void run_forward(const char* op, const AttentionForward<T>& call, Device device) {
   const AttentionShape& a = call.shape;
-  if (device.kind == Device::cuda)
-    launch({dim3(unsigned(a.windows()), unsigned(a.heads)), dim3(threads), forward_shared<Compute<T>>(a)},
-           window_attention_forward_kernel<T>, call);
-  else
-    window_attention_cpu(call);
-  Tensor entropy = Tensor::empty({a.heads}, DType::f32, device);
-  map_rows(device, a.heads, MeanEntropy<Compute<T>>{call.entropy, entropy.data<float>(), a.windows(), a.heads, a.tokens()});
-  return entropy;
+  if (device.kind != Device::cuda) return window_attention_cpu(call);
+  const size_t shared = forward_shared<Compute<T>>(a);
+  check_shared(op, a, shared);
+  launch({dim3(unsigned(a.windows()), unsigned(a.heads)), dim3(threads), shared}, window_attention_forward_kernel<T>, call);
 }
 
-template <class T> void run_backward(const AttentionBackward<T>& call, Device device) {
+template <class T> void run_backward(const char* op, const AttentionBackward<T>& call, Device device) {
   const AttentionShape& a = call.shape;
-  if (device.kind == Device::cuda)
-    launch({dim3(unsigned(call.chunks), unsigned(a.heads)), dim3(threads), backward_shared<Compute<T>>(a)},
-           window_attention_backward_kernel<T>, call);
-  else
-    window_attention_cpu(call);
+  if (device.kind != Device::cuda) return window_attention_cpu(call);
+  const size_t shared = backward_shared<Compute<T>>(a, call.dbias != nullptr);
+  check_shared(op, a, shared);
+  launch({dim3(unsigned(call.chunks), unsigned(a.heads)), dim3(threads), shared}, window_attention_backward_kernel<T>, call);
 }
 
-template <class C> void add_table_gradient(const AttentionShape& a, const Tensor& partial, const Tensor& table) {
+template <class C> void add_table_gradient(const AttentionShape& a, double temperature, const Tensor& partial, const Tensor& table) {
   auto [grad, beta] = into(table);
   const int64_t heads = a.heads, positions = a.relative_positions();
   dispatch(grad.dtype(), [&]<class To>() {
     map(grad.device(), heads * positions,
-        SumTableGradient<C, To>{partial.data<C>(), grad.data<To>(), partial.dim(0), heads, positions, beta != 0});
+        SumTableGradient<C, To>{partial.data<C>(), grad.data<To>(), partial.dim(0), heads, positions, C(1 / temperature), beta != 0});
   });
+}
+
+// The passes' log sums [windows, heads, tokens] lie one behind the other.
+template <class C> C* log_sum_of(const Tensor& log_sum, const AttentionShape& a) {
+  return log_sum.data<C>() + a.first_head * a.batch * a.height * a.width;
+}
+
+template <class T>
+void forward_pass(const Projections& x, const AttentionShape& a, const Tensor& bias, const Tensor& out, const Tensor& log_sum,
+                  const Tensor& entropy) {
+  using C = Compute<T>;
+  const int first = a.first_head * a.dim;
+  const Device device = out.device();
+  const Tensor entropies = Tensor::empty({a.windows(), a.heads}, dtype_of<C>, device);
+  run_forward<T>(x.op, {a, x.data<T>(0) + first, x.data<T>(1) + first, x.data<T>(2) + first, bias ? bias.data<C>() : nullptr,
+                        out.data<T>() + first, log_sum_of<C>(log_sum, a), entropies.data<C>()}, device);
+  map_rows(device, a.heads, MeanEntropy<C>{entropies.data<C>(), entropy.data<float>() + a.first_head, a.windows(), a.heads, a.tokens()});
+}
+
+using Gradients = std::array<Into, 3>;   // of q, k, v; empty where it is not wanted
+
+Gradients gradients_of(const Projections& x) {
+  Gradients to{};
+  if (x.fused && x.first().wants_grad()) to.fill(into(x.first()));
+  for (int part = 0; !x.fused && part < 3; part++)
+    if (x.parts[part].wants_grad()) to[part] = into(x.parts[part]);
+  return to;
+}
+
+template <class T>
+void backward_pass(const Projections& x, const AttentionShape& a, const Tensor& bias, const Tensor& log_sum, const Tensor& dout,
+                   const Gradients& gradients, const Tensor& bias_table, double temperature) {
+  using C = Compute<T>;
+  const int first = a.first_head * a.dim;
+  const auto gradient = [&](int part) -> GradientTo<T> {
+    const auto& [grad, beta] = gradients[part];
+    if (!grad) return {nullptr, false};
+    return {grad.template data<T>() + (x.fused ? part * x.channels() : 0) + first, beta != 0};
+  };
+  const int64_t chunks = attention_chunks(a, dout.device().kind == Device::cuda ? most_chunks_cuda : most_chunks_cpu);
+  const bool wants_table = bias_table && bias_table.wants_grad();
+  const Tensor dbias = wants_table ? Tensor::empty({chunks, a.heads, a.relative_positions()}, dtype_of<C>, dout.device()) : Tensor();
+  run_backward<T>(x.op, {a, x.data<T>(0) + first, x.data<T>(1) + first, x.data<T>(2) + first, bias ? bias.data<C>() : nullptr,
+                         log_sum_of<C>(log_sum, a), dout.data<T>() + first, gradient(0), gradient(1), gradient(2),
+                         wants_table ? dbias.data<C>() : nullptr, chunks}, dout.device());
+  if (wants_table) add_table_gradient<C>(a, temperature, dbias, bias_table);
+}
+
+Attended attend(const Projections& x, const Tensor& bias_table, const WindowAttention& config) {
+  const OpRange range(x.op);
+  check_input(x, bias_table, config);
+  const std::vector<AttentionShape> passes = passes_of(x, config);
+  const Shape& s = x.first().shape();
+  const DType dtype = x.first().dtype(), compute = dtype == DType::f64 ? DType::f64 : DType::f32;
+  const Device device = x.first().device();
+  int64_t macs = 0;   // of one of the products
+  for (const AttentionShape& a : passes) macs += a.windows() * a.heads * a.dim * a.visible_pairs();
+  count_macs(2 * macs);
+
+  Tensor out = Tensor::empty({s[0], s[1], s[2], x.channels()}, dtype, device);
+  const Tensor entropy = Tensor::empty({config.heads}, DType::f32, device);
+  const Tensor log_sum = Tensor::empty({s[0] * s[1] * s[2] * config.heads}, compute, device);
+  const auto bias = [=] { return table_by_head(bias_table, passes[0], config.temperature, compute); };
+  {
+    const Tensor by_head = bias();
+    for (const AttentionShape& a : passes)
+      dispatch(dtype, [&]<class T>() { forward_pass<T>(x, a, by_head, out, log_sum, entropy); });
+  }
+  record(x.op, out, {x.parts[0], x.parts[1], x.parts[2], bias_table}, [=](const Tensor& dout) {
+    count_macs(5 * macs);
+    const Tensor by_head = bias();
+    const Gradients gradients = gradients_of(x);
+    for (const AttentionShape& a : passes)
+      dispatch(dtype, [&]<class T>() { backward_pass<T>(x, a, by_head, log_sum, dout, gradients, bias_table, config.temperature); });
+  });
+  return {out, entropy};
 }
 
 }  // namespace
 
 Attended window_attention(const Tensor& qkv, const Tensor& bias_table, const WindowAttention& config) {
-  const OpRange range("window_attention");
-  const AttentionShape a = shape_of(qkv, bias_table, config);
-  const Device device = qkv.device();
-  const DType compute = qkv.dtype() == DType::f64 ? DType::f64 : DType::f32;
-  const int64_t macs = a.windows() * a.channels() * a.tokens() * a.tokens();   // of one of the products
-  count_macs(2 * macs);
+  return attend({"window_attention", {qkv, qkv, qkv}, true}, bias_table, config);
+}
 
-  Tensor out = Tensor::empty({a.batch, a.height, a.width, a.channels()}, qkv.dtype(), device);
-  const Tensor log_sum = Tensor::empty({a.windows(), a.heads, a.tokens()}, compute, device);
-  Tensor entropy;
-  {
-    const Tensor bias = table_by_head(bias_table, a, compute);
-    const Tensor entropies = Tensor::empty({a.windows(), a.heads}, compute, device);
-    dispatch(qkv.dtype(), [&]<class T>() {
-      using C = Compute<T>;
-      entropy = run_forward<T>({a, qkv.data<T>(), bias ? bias.data<C>() : nullptr, out.data<T>(), log_sum.data<C>(), entropies.data<C>()},
-                               device);
-    });
-  }
-
-  record("window_attention", out, {qkv, bias_table}, [=](const Tensor& dout) {
-    count_macs(5 * macs);
-    const Tensor bias = table_by_head(bias_table, a, compute);
-    const int64_t chunks = attention_chunks(a.windows(), device.kind == Device::cuda ? most_chunks_cuda : most_chunks_cpu);
-    const bool wants_table = bias_table && bias_table.wants_grad();
-    const Tensor dbias = wants_table ? Tensor::empty({chunks, a.heads, a.relative_positions()}, compute, device) : Tensor();
-    const Into dqkv = qkv.wants_grad() ? into(qkv) : Into{};
-    dispatch(qkv.dtype(), [&]<class T>() {
-      using C = Compute<T>;
-      run_backward<T>({a, qkv.data<T>(), bias ? bias.data<C>() : nullptr, log_sum.data<C>(), dout.data<T>(),
-                       dqkv.grad ? dqkv.grad.data<T>() : nullptr, dqkv.beta != 0, wants_table ? dbias.data<C>() : nullptr, chunks},
-                      device);
-      if (wants_table) add_table_gradient<C>(a, dbias, bias_table);
-    });
-  });
-  return {out, entropy};
+Attended attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& bias_table, const WindowAttention& config) {
+  return attend({"attention", {q, k, v}, false}, bias_table, config);
 }

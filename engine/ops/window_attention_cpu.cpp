@@ -25,20 +25,24 @@ template <class C> struct Scratch {
   Tokens<C> q, k, v;
   C *dout, *product;       // like Tokens::rows
   C *k_columns, *v_columns;   // [padded dim, padded tokens]
-  C *logits, *dlogits, *bias, *dbias;   // [tokens, padded tokens]
+  C *logits, *dlogits;     // [tokens, padded tokens]
+  C *bias = nullptr, *dbias = nullptr;   // the same, if there is a table
+  C *key_term, *key_sum;   // [padded tokens], l2 only: a key's share of its logits; the sum of their gradients
   int64_t* place;          // [padded tokens]: which token of the map each one is
   int32_t* region;         // [padded tokens]
 
-  static int64_t size(const AttentionShape& a) {
+  static int64_t size(const AttentionShape& a, bool biased) {
     const int64_t n = padded<C>(a.tokens()), d = padded<C>(a.dim);
-    return 7 * n * d + 4 * n * n + 9 * n;
+    return 7 * n * d + (biased ? 4 : 2) * n * n + 11 * n;
   }
-  Scratch(const AttentionShape& a, C* memory) : tokens(padded<C>(a.tokens())), dim(padded<C>(a.dim)) {
+  Scratch(const AttentionShape& a, bool biased, C* memory) : tokens(padded<C>(a.tokens())), dim(padded<C>(a.dim)) {
     const auto take = [&](int64_t count) { return std::exchange(memory, memory + count); };
     const int64_t rows = int64_t(tokens) * dim, square = int64_t(tokens) * tokens;
     for (Tokens<C>* x : {&q, &k, &v}) *x = {take(rows), take(tokens), take(tokens)};
     for (C** x : {&dout, &product, &k_columns, &v_columns}) *x = take(rows);
-    for (C** x : {&logits, &dlogits, &bias, &dbias}) *x = take(square);
+    for (C** x : {&logits, &dlogits}) *x = take(square);
+    if (biased) for (C** x : {&bias, &dbias}) *x = take(square);
+    for (C** x : {&key_term, &key_sum}) *x = take(tokens);
     place = reinterpret_cast<int64_t*>(take(2 * tokens));
     region = reinterpret_cast<int32_t*>(take(tokens));
     for (C* x : {q.rows, k.rows, v.rows, dout}) std::fill_n(x, rows, C(0));
@@ -49,13 +53,13 @@ template <class C> struct Scratch {
 // Finds the tokens of a window. Done once, because the divisions in it would delay every load.
 template <class C> void find_places(const AttentionShape& a, int64_t window, const Scratch<C>& s) {
   const int top = a.top(window), left = a.left(window);
-  for (int y = 0, i = 0; y < a.window; y++) {
+  for (int y = 0, i = 0; y < a.window_height; y++) {
     const int64_t first = a.token(window, top + y, left);
     const int until_wrap = a.width - (left + a.shift) % a.width;
-    for (int x = 0; x < a.window; x++, i++) s.place[i] = first + x - (x < until_wrap ? 0 : a.width);
+    for (int x = 0; x < a.window_width; x++, i++) s.place[i] = first + x - (x < until_wrap ? 0 : a.width);
   }
   if (!a.masked(window)) return;
-  for (int i = 0; i < a.tokens(); i++) s.region[i] = a.region(top + i / a.window, left + i % a.window);
+  for (int i = 0; i < a.tokens(); i++) s.region[i] = a.region(window, i);
 }
 
 // Whole vectors from and to storage. Written out, because a loop over numbers of two types is not reliably made into vector code.
@@ -91,7 +95,7 @@ void load(const AttentionShape& a, const int64_t* place, const T* from, int64_t 
     for (int c = 0; c < whole; c += lanes<C>) Vector<C>::store(y + c, widen<C>(x + c));
     for (int c = whole; c < dim; c++) y[c] = C(x[c]);
   }
-  if (similarity == Similarity::dot) return;
+  if (!normalises(similarity)) return;
   for (int i = 0; i < n; i++) to.inverse[i] = dot(to.rows + i * row, to.rows + i * row, row);
   for (int i = 0; i < n; i++) {
     const RowScale<C> scale = row_scale(similarity, to.inverse[i], a.eps);
@@ -102,17 +106,18 @@ void load(const AttentionShape& a, const int64_t* place, const T* from, int64_t 
     for (C *y = to.rows + i * row, *end = y + row; y < end; y += lanes<C>) Vector<C>::store(y, to.inverse[i] * Vector<C>::load(y));
 }
 
-// Takes the gradient of the normalised tokens back to the tokens and writes it where they came from.
+// Takes factor times (the gradient, less pull times the token) of the normalised tokens back to the tokens and writes it where they came
+// from. Only keys of l2 have pulls.
 template <class T, class C>
-void store_gradient(const AttentionShape& a, const int64_t* place, const Tokens<C>& x, const C* gradient, C factor,
-                    Similarity similarity, int row, T* to, int64_t stride, bool add) {
-  const int dim = a.dim, whole = dim / lanes<C> * lanes<C>;
+void store_gradient(const AttentionShape& a, const int64_t* place, const Tokens<C>& x, const C* gradient, const C* pulls, C factor,
+                    Similarity similarity, int row, T* to, bool add) {
+  const int dim = a.dim, whole = dim / lanes<C> * lanes<C>, stride = a.stride;
   for (int i = 0; i < a.tokens(); i++) {
     const C *unit = x.rows + i * row, *g = gradient + i * row;
-    T* out = to + place[i] * stride;
-    const bool normalised = similarity != Similarity::dot;
+    T* out = to + place[i] * int64_t(stride);
+    const bool normalised = normalises(similarity);
     const C inverse = normalised ? factor * x.inverse[i] : factor;
-    const C pull = normalised ? x.along[i] * dot(unit, g, row) : C(0);
+    const C pull = normalised ? x.along[i] * dot(unit, g, row) : pulls ? pulls[i] : C(0);
     for (int c = 0; c < whole; c += lanes<C>) {
       const auto value = inverse * (Vector<C>::load(g + c) - pull * Vector<C>::load(unit + c));
       narrow<C>(add ? value + widen<C>(out + c) : value, out + c);
@@ -125,40 +130,66 @@ void store_gradient(const AttentionShape& a, const int64_t* place, const Tokens<
 }
 
 // Calls f(i, j, e) for every pair of tokens and the place e of their bias in the table.
-template <class F> inline void each_pair(int side, F&& f) {
-  for (int i = 0; i < side * side; i++)
-    for (int y = 0, j = 0; y < side; y++) {
-      const int last = (i / side - y + side - 1) * (2 * side - 1) + i % side + side - 1;
-      for (int x = 0; x < side; x++, j++) f(i, j, last - x);
+template <class F> inline void each_pair(const AttentionShape& a, F&& f) {
+  const int height = a.window_height, width = a.window_width;
+  for (int i = 0; i < height * width; i++)
+    for (int y = 0, j = 0; y < height; y++) {
+      const int last = (i / width - y + height - 1) * (2 * width - 1) + i % width + width - 1;
+      for (int x = 0; x < width; x++, j++) f(i, j, last - x);
     }
 }
 
 // The head's bias for every pair of tokens, laid out like the logits.
 template <class C> void spread_bias(const AttentionShape& a, const C* table, int stride, C* bias) {
   const int n = a.tokens();
-  std::fill_n(bias, n * stride, C(0));
   for (int i = 0; i < n; i++) std::fill(bias + i * stride + n, bias + (i + 1) * stride, C(padding_logit));
-  if (table) each_pair(a.window, [=](int i, int j, int e) { bias[i * stride + j] = table[e]; });
+  each_pair(a, [=](int i, int j, int e) { bias[i * stride + j] = table[e]; });
 }
 
 template <class C> void gather_bias_gradient(const AttentionShape& a, const C* dbias, int stride, C* table) {
   std::fill_n(table, a.relative_positions(), C(0));
-  each_pair(a.window, [=](int i, int j, int e) { table[e] += dbias[i * stride + j]; });
+  each_pair(a, [=](int i, int j, int e) { table[e] += dbias[i * stride + j]; });
 }
 
-// Rows are worked through in blocks that stay in the first-level cache from product to product.
-template <class F> void each_block(int rows, F&& f) {
-  const int blocks = (rows + 11) / 12;
-  for (int b = 0; b < blocks; b++) f(rows * b / blocks, rows * (b + 1) / blocks);
+// Rows are worked through in blocks that stay in the first-level cache from product to product. f(begin, end, width): no row of the block
+// sees a column from `width` on.
+template <class C, class F> void each_block(const AttentionShape& a, F&& f) {
+  const int n = a.tokens(), blocks = (n + 11) / 12;
+  for (int b = 0; b < blocks; b++) {
+    const int begin = n * b / blocks, end = n * (b + 1) / blocks;
+    f(begin, end, padded<C>(a.causal ? end : n));
+  }
 }
 
-// Rows begin .. end-1 of the logits, scale q k + bias + mask.
-template <class C> void make_logits(const AttentionShape& a, bool masked, int begin, int end, const Scratch<C>& s, C* logits) {
-  small_gemm<false, C>({end - begin, s.tokens, a.dim, s.q.rows + begin * s.dim, s.dim, s.k_columns, s.tokens, s.bias + begin * s.tokens,
-                        logits, s.tokens});
-  if (!masked) return;
-  for (int i = begin; i < end; i++, logits += s.tokens)
-    for (int j = 0; j < s.tokens; j++) logits[j] += s.region[j] == s.region[i] ? C(0) : C(masked_logit);
+// Copies q, k and v of a window and lays the keys out in columns.
+template <class T, class C>
+void load_window(const AttentionShape& a, int64_t window, const T* q, const T* k, const T* v, const Scratch<C>& s) {
+  find_places(a, window, s);
+  load(a, s.place, k, a.stride, a.similarity, s.dim, s.k);
+  small_transpose(s.tokens, s.dim, s.k.rows, C(a.logit_scale), s.k_columns);
+  load(a, s.place, q, a.stride, a.similarity, s.dim, s.q);
+  load(a, s.place, v, a.stride, value_similarity(a.similarity), s.dim, s.v);
+  if (a.similarity != Similarity::l2) return;
+  for (int j = 0; j < s.tokens; j++) {
+    const C* k = s.k.rows + j * s.dim;
+    s.key_term[j] = C(a.logit_scale / -2) * dot(k, k, s.dim);
+  }
+}
+
+// Rows begin .. end-1 and columns 0 .. width-1 of the logits: scale q k + bias + mask; what is not to be seen gets the padding's logit.
+template <class C>
+void make_logits(const AttentionShape& a, bool masked, int begin, int end, int width, const Scratch<C>& s, C* logits) {
+  small_gemm<false, C>({end - begin, width, a.dim, s.q.rows + begin * s.dim, s.dim, s.k_columns, s.tokens,
+                        s.bias ? s.bias + begin * s.tokens : nullptr, logits, s.tokens});
+  const bool hides = a.causal || !s.bias, l2 = a.similarity == Similarity::l2;   // a bias has the padding's logit in it
+  if (!hides && !masked && !l2) return;
+  for (int i = begin; i < end; i++, logits += s.tokens) {
+    if (l2)
+      for (int j = 0; j < width; j++) logits[j] += s.key_term[j];
+    if (masked)
+      for (int j = 0; j < width; j++) logits[j] += s.region[j] == s.region[i] ? C(0) : C(masked_logit);
+    if (hides) std::fill(logits + (a.causal ? i + 1 : a.tokens()), logits + width, C(padding_logit));
+  }
 }
 
 template <class C> struct RowSums { C top, sum, weighted; };
@@ -182,30 +213,24 @@ template <class C> RowSums<C> exponentiate(C* row, int n) {
 template <class T> void forward(const AttentionForward<T>& call, int64_t window, int head, const Scratch<Compute<T>>& s) {
   using C = Compute<T>;
   const AttentionShape& a = call.shape;
-  const int n = a.tokens(), channels = a.channels(), whole = a.dim / lanes<C> * lanes<C>;
-  const T* qkv = call.qkv + head * a.dim;
-  T* out = call.out + head * a.dim;
-  find_places(a, window, s);
-  load(a, s.place, qkv + channels, 3 * channels, a.similarity, s.dim, s.k);
-  small_transpose(s.tokens, s.dim, s.k.rows, C(a.logit_scale), s.k_columns);
-  load(a, s.place, qkv, 3 * channels, a.similarity, s.dim, s.q);
-  load(a, s.place, qkv + 2 * channels, 3 * channels, value_similarity(a.similarity), s.dim, s.v);
+  const int n = a.tokens(), first = head * a.dim, whole = a.dim / lanes<C> * lanes<C>;
+  load_window(a, window, call.q + first, call.k + first, call.v + first, s);
   const bool masked = a.masked(window);
   const int64_t unit = window * a.heads + head;
   C entropy = 0;
-  each_block(n, [&](int begin, int end) {
-    make_logits(a, masked, begin, end, s, s.logits);
+  each_block<C>(a, [&](int begin, int end, int width) {
+    make_logits(a, masked, begin, end, width, s, s.logits);
     for (int i = begin; i < end; i++) {
-      const RowSums<C> sums = exponentiate(s.logits + (i - begin) * s.tokens, s.tokens);
+      const RowSums<C> sums = exponentiate(s.logits + (i - begin) * s.tokens, width);
       const C log = std::log(sums.sum);
       call.log_sum[unit * n + i] = sums.top + log;
       entropy += log - sums.weighted / sums.sum;
       s.q.inverse[i] = C(a.value_scale) / sums.sum;   // in the place of what only backward needs
     }
-    small_gemm<false, C>({end - begin, s.dim, n, s.logits, s.tokens, s.v.rows, s.dim, nullptr, s.product, s.dim});
+    small_gemm<false, C>({end - begin, s.dim, a.causal ? end : n, s.logits, s.tokens, s.v.rows, s.dim, nullptr, s.product, s.dim});
     for (int i = begin; i < end; i++) {
       const C factor = s.q.inverse[i], *row = s.product + (i - begin) * s.dim;
-      T* to = out + s.place[i] * channels;
+      T* to = call.out + first + s.place[i] * a.channels;
       for (int c = 0; c < whole; c += lanes<C>) narrow<C>(factor * Vector<C>::load(row + c), to + c);
       for (int c = whole; c < a.dim; c++) to[c] = T(factor * row[c]);
     }
@@ -218,59 +243,86 @@ template <class C> void probabilities(C* row, C log_sum, int n) {
 #pragma omp simd
   for (int j = 0; j < n; j++) row[j] = fast_exp(row[j] - log_sum);
 }
-template <class C> void softmax_gradient(const C* p, C* dp, C* dbias, int n) {
+template <class C> void softmax_gradient(const C* p, C* dp, int n) {
   C mean = 0;
 #pragma omp simd reduction(+ : mean)
   for (int j = 0; j < n; j++) mean += p[j] * dp[j];
 #pragma omp simd
-  for (int j = 0; j < n; j++) {
-    dp[j] = p[j] * (dp[j] - mean);
-    dbias[j] += dp[j];
-  }
+  for (int j = 0; j < n; j++) dp[j] = p[j] * (dp[j] - mean);
+}
+template <class C> void add_to(C* sums, const C* row, int n) {
+#pragma omp simd
+  for (int j = 0; j < n; j++) sums[j] += row[j];
+}
+
+// product = pairs y, or pairs^T y; only the lower triangle of causal pairs is there, and only it is worked through.
+template <bool Transpose, class C> void multiply_pairs(const AttentionShape& a, const C* pairs, const C* y, const Scratch<C>& s) {
+  const int n = a.tokens();
+  const auto block = [&](int begin, int end, int first, int last) {
+    const C* corner = pairs + (Transpose ? first * s.tokens + begin : begin * s.tokens + first);
+    small_gemm<Transpose, C>({end - begin, s.dim, last - first, corner, s.tokens, y + first * s.dim, s.dim, nullptr,
+                              s.product + begin * s.dim, s.dim});
+  };
+  if (!a.causal) return block(0, n, 0, n);
+  each_block<C>(a, [&](int begin, int end, int) { Transpose ? block(begin, end, begin, n) : block(begin, end, 0, end); });
+}
+
+// The gradient of the logits, and their probabilities in place of the logits.
+template <class T> void backward_pairs(const AttentionBackward<T>& call, int64_t window, int head, const Scratch<Compute<T>>& s) {
+  using C = Compute<T>;
+  const AttentionShape& a = call.shape;
+  const bool masked = a.masked(window), sums_keys = a.similarity == Similarity::l2;
+  const C* log_sum = call.log_sum + (window * a.heads + head) * a.tokens();
+  if (sums_keys) std::fill_n(s.key_sum, s.tokens, C(0));
+  each_block<C>(a, [&](int begin, int end, int width) {
+    C *p = s.logits + begin * s.tokens, *dp = s.dlogits + begin * s.tokens;
+    make_logits(a, masked, begin, end, width, s, p);
+    small_gemm<false, C>({end - begin, width, a.dim, s.dout + begin * s.dim, s.dim, s.v_columns, s.tokens, nullptr, dp, s.tokens});
+    for (int i = begin; i < end; i++, p += s.tokens, dp += s.tokens) {
+      probabilities(p, log_sum[i], width);
+      softmax_gradient(p, dp, width);
+      if (call.dbias) add_to(s.dbias + i * s.tokens, dp, width);
+      if (sums_keys) add_to(s.key_sum, dp, width);
+    }
+  });
 }
 
 template <class T> void backward(const AttentionBackward<T>& call, int64_t window, int head, const Scratch<Compute<T>>& s) {
   using C = Compute<T>;
   const AttentionShape& a = call.shape;
-  const int n = a.tokens(), channels = a.channels();
-  const T* qkv = call.qkv + head * a.dim;
-  T* dqkv = call.dqkv ? call.dqkv + head * a.dim : nullptr;
+  const int first = head * a.dim;
   const Similarity values = value_similarity(a.similarity);
-  find_places(a, window, s);
-  load(a, s.place, qkv + channels, 3 * channels, a.similarity, s.dim, s.k);
-  small_transpose(s.tokens, s.dim, s.k.rows, C(a.logit_scale), s.k_columns);
-  load(a, s.place, qkv + 2 * channels, 3 * channels, values, s.dim, s.v);
+  load_window(a, window, call.q + first, call.k + first, call.v + first, s);
   small_transpose(s.tokens, s.dim, s.v.rows, C(a.value_scale), s.v_columns);
-  load(a, s.place, qkv, 3 * channels, a.similarity, s.dim, s.q);
-  load(a, s.place, call.dout + head * a.dim, channels, Similarity::dot, s.dim, Tokens<C>{s.dout, nullptr, nullptr});
-  const bool masked = a.masked(window);
-  const C* log_sum = call.log_sum + (window * a.heads + head) * n;
-  each_block(n, [&](int begin, int end) {
-    C *p = s.logits + begin * s.tokens, *dp = s.dlogits + begin * s.tokens, *dbias = s.dbias + begin * s.tokens;
-    make_logits(a, masked, begin, end, s, p);
-    small_gemm<false, C>({end - begin, s.tokens, a.dim, s.dout + begin * s.dim, s.dim, s.v_columns, s.tokens, nullptr, dp, s.tokens});
-    for (int i = begin; i < end; i++, p += s.tokens, dp += s.tokens, dbias += s.tokens) {
-      probabilities(p, log_sum[i], s.tokens);
-      softmax_gradient(p, dp, dbias, s.tokens);
-    }
-  });
-  if (!dqkv) return;
-  small_gemm<true, C>({n, s.dim, n, s.logits, s.tokens, s.dout, s.dim, nullptr, s.product, s.dim});
-  store_gradient(a, s.place, s.v, s.product, C(a.value_scale), values, s.dim, dqkv + 2 * channels, 3 * channels, call.add);
-  small_gemm<false, C>({n, s.dim, n, s.dlogits, s.tokens, s.k.rows, s.dim, nullptr, s.product, s.dim});
-  store_gradient(a, s.place, s.q, s.product, C(a.logit_scale), a.similarity, s.dim, dqkv, 3 * channels, call.add);
-  small_gemm<true, C>({n, s.dim, n, s.dlogits, s.tokens, s.q.rows, s.dim, nullptr, s.product, s.dim});
-  store_gradient(a, s.place, s.k, s.product, C(a.logit_scale), a.similarity, s.dim, dqkv + channels, 3 * channels, call.add);
+  load(a, s.place, call.dout + first, a.channels, Similarity::dot, s.dim, Tokens<C>{s.dout, nullptr, nullptr});
+  backward_pairs(call, window, head, s);
+  const auto store = [&](const GradientTo<T>& gradient, const Tokens<C>& x, const C* pulls, double factor, Similarity similarity) {
+    store_gradient(a, s.place, x, s.product, pulls, C(factor), similarity, s.dim, gradient.to + first, gradient.add);
+  };
+  if (call.dq.to) {
+    multiply_pairs<false>(a, s.dlogits, s.k.rows, s);
+    store(call.dq, s.q, nullptr, a.logit_scale, a.similarity);
+  }
+  if (call.dk.to) {
+    multiply_pairs<true>(a, s.dlogits, s.q.rows, s);
+    store(call.dk, s.k, a.similarity == Similarity::l2 ? s.key_sum : nullptr, a.logit_scale, a.similarity);
+  }
+  if (call.dv.to) {
+    multiply_pairs<true>(a, s.logits, s.dout, s);
+    store(call.dv, s.v, nullptr, a.value_scale, values);
+  }
 }
 
 // Runs f(chunk, head, scratch) for all of them. Which thread does it changes nothing: a chunk's sums are its own.
-template <class C, class F> void each_chunk(const AttentionShape& a, int64_t chunks, F&& f) {
-  const int64_t size = (Scratch<C>::size(a) + 15) / 16 * 16, tasks = chunks * a.heads;
+template <class C, class F> void each_chunk(const AttentionShape& a, const C* bias, int64_t chunks, F&& f) {
+  const int64_t size = (Scratch<C>::size(a, bias) + 15) / 16 * 16, tasks = chunks * a.heads;
   const Tensor memory = Tensor::empty({omp_get_max_threads(), size}, dtype_of<C>);
 #pragma omp parallel for schedule(static) if (tasks > 1)
   for (int64_t task = 0; task < tasks; task++) {
-    const Scratch<C> scratch(a, memory.data<C>() + omp_get_thread_num() * size);
-    f(task / a.heads, int(task % a.heads), scratch);
+    const Scratch<C> scratch(a, bias, memory.data<C>() + omp_get_thread_num() * size);
+    const int head = int(task % a.heads);
+    if (bias) spread_bias(a, bias + head * a.relative_positions(), scratch.tokens, scratch.bias);
+    f(task / a.heads, head, scratch);
   }
 }
 
@@ -279,9 +331,8 @@ template <class C, class F> void each_chunk(const AttentionShape& a, int64_t chu
 template <class T> void window_attention_cpu(const AttentionForward<T>& call) {
   using C = Compute<T>;
   const AttentionShape& a = call.shape;
-  const int64_t windows = a.windows(), chunks = attention_chunks(windows, most_chunks_cpu);
-  each_chunk<C>(a, chunks, [&](int64_t chunk, int head, const Scratch<C>& s) {
-    spread_bias(a, call.bias ? call.bias + head * a.relative_positions() : nullptr, s.tokens, s.bias);
+  const int64_t windows = a.windows(), chunks = attention_chunks(a, most_chunks_cpu);
+  each_chunk<C>(a, call.bias, chunks, [&](int64_t chunk, int head, const Scratch<C>& s) {
     for (int64_t w = windows * chunk / chunks; w < windows * (chunk + 1) / chunks; w++) forward(call, w, head, s);
   });
 }
@@ -290,9 +341,8 @@ template <class T> void window_attention_cpu(const AttentionBackward<T>& call) {
   using C = Compute<T>;
   const AttentionShape& a = call.shape;
   const int64_t windows = a.windows(), chunks = call.chunks;
-  each_chunk<C>(a, chunks, [&](int64_t chunk, int head, const Scratch<C>& s) {
-    spread_bias(a, call.bias ? call.bias + head * a.relative_positions() : nullptr, s.tokens, s.bias);
-    std::fill_n(s.dbias, int64_t(s.tokens) * s.tokens, C(0));
+  each_chunk<C>(a, call.bias, chunks, [&](int64_t chunk, int head, const Scratch<C>& s) {
+    if (call.dbias) std::fill_n(s.dbias, int64_t(s.tokens) * s.tokens, C(0));
     for (int64_t w = windows * chunk / chunks; w < windows * (chunk + 1) / chunks; w++) backward(call, w, head, s);
     if (call.dbias) gather_bias_gradient(a, s.dbias, s.tokens, call.dbias + (chunk * a.heads + head) * a.relative_positions());
   });

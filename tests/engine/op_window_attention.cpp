@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "attention_reference.h"
 #include "engine/fibers.h"
 #include "engine/ops.h"
 
@@ -51,53 +52,10 @@ Result run(const Input& in, DType dtype = DType::f64, Device device = {}, bool a
   return {y.out.values(), y.entropy.values(), grad_of(qkv).values(), table ? grad_of(table).values() : std::vector<double>()};
 }
 
-// The forward by plain loops over the map, as a person would write it down: roll, cut, attend, put together, roll back.
+// The forward by plain loops.
 Result twin(const Input& in) {
-  const WindowAttention& c = in.config;
-  const int64_t B = in.qkv.dim(0), H = in.qkv.dim(1), W = in.qkv.dim(2), C = in.qkv.dim(3) / 3, d = C / c.heads, w = c.window_height, n = w * w;
-  const double *qkv = in.qkv.data<double>(), *table = in.table ? in.table.data<double>() : nullptr;
-  Result r{std::vector<double>(B * H * W * C), std::vector<double>(c.heads), {}, {}};
-  const auto rolled = [&](int64_t b, int64_t y, int64_t x) { return (b * H + (y + c.shift) % H) * W + (x + c.shift) % W; };
-  const auto region = [&](int64_t y, int64_t size) { return y < size - w ? 0 : y < size - c.shift ? 1 : 2; };
-  const auto unit = [&](int64_t token, int part, int h) {
-    std::vector<double> x(qkv + token * 3 * C + part * C + h * d, qkv + token * 3 * C + part * C + (h + 1) * d);
-    double square = 0;
-    for (const double v : x) square += v * v;
-    double norm = 1;
-    if (c.similarity == Similarity::cosine && part < 2) norm = std::max(std::sqrt(square), 1e-12);
-    if (c.similarity == Similarity::cosine_bounded) norm = std::sqrt(square + c.eps);
-    for (double& v : x) v /= norm;
-    return x;
-  };
-  for (int64_t b = 0; b < B; b++)
-    for (int64_t top = 0; top < H; top += w)
-      for (int64_t left = 0; left < W; left += w)
-        for (int h = 0; h < c.heads; h++)
-          for (int64_t i = 0; i < n; i++) {
-            const int64_t yi = top + i / w, xi = left + i % w;
-            const std::vector<double> q = unit(rolled(b, yi, xi), 0, h);
-            std::vector<double> p(n);
-            double sum = 0;
-            for (int64_t j = 0; j < n; j++) {
-              const int64_t yj = top + j / w, xj = left + j % w;
-              const std::vector<double> k = unit(rolled(b, yj, xj), 1, h);
-              double s = 0;
-              for (int64_t e = 0; e < d; e++) s += q[e] * k[e];
-              s *= c.similarity == Similarity::dot ? 1 / std::sqrt(double(d)) : c.tau;
-              if (table) s += table[((yi - yj + w - 1) * (2 * w - 1) + xi - xj + w - 1) * c.heads + h];
-              if (c.shift && (region(yi, H) != region(yj, H) || region(xi, W) != region(xj, W))) s -= 100;
-              p[j] = std::exp(s);
-              sum += p[j];
-            }
-            double* out = r.out.data() + rolled(b, yi, xi) * C + h * d;
-            for (int64_t j = 0; j < n; j++) {
-              p[j] /= sum;
-              if (p[j] > 0) r.entropy[h] -= p[j] * std::log(p[j]) / double(B * H * W);
-              const std::vector<double> v = unit(rolled(b, top + j / w, left + j % w), 2, h);
-              for (int64_t e = 0; e < d; e++) out[e] += p[j] * v[e] * (c.similarity == Similarity::cosine_bounded ? c.nu : 1);
-            }
-          }
-  return r;
+  const AttentionReference reference(part_of(in.qkv, 0), part_of(in.qkv, 1), part_of(in.qkv, 2), in.table, in.config);
+  return {reference.out, reference.entropy, {}, {}};
 }
 
 // Largest difference, over the largest number.

@@ -54,8 +54,13 @@ TEST_CASE("normality: pnac is the share of channels that look normal") {
   std::vector<double> normal(steps * channels), mixed(steps * channels);
   for (double& v : normal) v = 2 + 0.1 * random.normal();
   for (int64_t i = 0; i < steps * channels; i++) {
-    const int64_t c = i % channels;   // a quarter normal, a quarter constant, a quarter with an outlier, a quarter lognormal
-    mixed[i] = c % 4 == 0 ? normal[i] : c % 4 == 1 ? 1 : c % 4 == 2 && i / channels == 70 ? 10 : c % 4 == 2 ? normal[i] : std::exp(10 * normal[i]);
+    const bool now = i / channels == 70;
+    switch (i % 4) {   // a quarter of the channels each
+      case 0: mixed[i] = normal[i]; break;
+      case 1: mixed[i] = 1; break;
+      case 2: mixed[i] = now ? 10 : normal[i]; break;   // one outlier
+      case 3: mixed[i] = std::exp(10 * normal[i]); break;
+    }
   }
   const double whole = pnac(Tensor::from({steps, channels}, normal, DType::f64));
   CHECK(whole > 90);   // 95 but for chance: the test is wrong in one case of twenty

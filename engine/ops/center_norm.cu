@@ -5,5 +5,5 @@
 
 Tensor center_norm(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   const OpRange range("center_norm");
-  return row_norm("center_norm", x, weight, bias, false, 0);
+  return row_norm("center_norm", x, weight, bias, center_steps, 0);
 }

@@ -5,5 +5,5 @@
 
 Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps) {
   const OpRange range("layer_norm");
-  return row_norm("layer_norm", x, weight, bias, true, eps);
+  return row_norm("layer_norm", x, weight, bias, layer_steps, eps);
 }

@@ -1,28 +1,35 @@
-// norm_rows.h: what center_norm, layer_norm and residual_norm share: y = w (x - mean) scale + b for one row, and the way back.
+// norm_rows.h: what center_norm, layer_norm, rms_norm and residual_norm share: y = w (x - mean) scale + b for one row, and the way back.
 #pragma once
 #include "engine/map.h"
 
-// CenterNorm: scale = D/(D-1), a constant. LayerNorm: scale = 1/sqrt(variance + eps), so gradients flow through it too.
+// What a norm does to a row. LayerNorm does both; CenterNorm does not divide, but scales by D/(D-1); RMSNorm does not centre.
+struct RowSteps {
+  bool centers, divides;
+};
+constexpr RowSteps layer_steps{true, true}, center_steps{true, false}, rms_steps{false, true};
+
+// scale = 1/sqrt(second moment about the mean + eps), so gradients flow through it too; or D/(D-1), a constant.
 template <class C> struct RowStatistics {
   C mean, scale;
 };
 
 template <class C> struct NormKind {
-  bool divides_by_deviation;   // layer; otherwise center
+  RowSteps steps;
   C eps;
 
   template <class Team, class X> HD RowStatistics<C> statistics(const Team& team, int64_t n, X&& x) const {
-    const C mean = team.template sum<C>(n, [&](int64_t j) { return x(j); }) / C(n);
-    if (!divides_by_deviation) return {mean, C(n) / C(n - 1)};
-    const C variance = team.template sum<C>(n, [&](int64_t j) { return (x(j) - mean) * (x(j) - mean); }) / C(n);
-    return {mean, C(1) / C(sqrt(variance + eps))};
+    const C mean = steps.centers ? team.template sum<C>(n, [&](int64_t j) { return x(j); }) / C(n) : C(0);
+    if (!steps.divides) return {mean, C(n) / C(n - 1)};
+    const C second = team.template sum<C>(n, [&](int64_t j) { return (x(j) - mean) * (x(j) - mean); }) / C(n);
+    return {mean, C(1) / C(sqrt(second + eps))};
   }
 
-  // dx_j = scale (h_j - mean(h) - x^_j mean(h x^)), the last term for LayerNorm only; h = w dy, x^ = (x - mean) scale.
+  // dx_j = scale (h_j - mean(h) - x^_j mean(h x^)) with h = w dy and x^ = (x - mean) scale: the middle term for a norm that centres,
+  // the last for one that divides.
   template <class Team, class X, class H, class Out>
   HD void backward(const Team& team, int64_t n, RowStatistics<C> s, X&& x, H&& h, Out&& out) const {
-    const C mean_h = team.template sum<C>(n, [&](int64_t j) { return h(j); }) / C(n);
-    if (!divides_by_deviation) {
+    const C mean_h = steps.centers ? team.template sum<C>(n, [&](int64_t j) { return h(j); }) / C(n) : C(0);
+    if (!steps.divides) {
       team.each(n, [&](int64_t j) { out(j, s.scale * (h(j) - mean_h)); });
       return;
     }
@@ -30,6 +37,19 @@ template <class C> struct NormKind {
     team.each(n, [&](int64_t j) { out(j, s.scale * (h(j) - mean_h - (x(j) - s.mean) * s.scale * along)); });
   }
 };
+
+// The bias in the type in which an op on x computes; one that is left out is 0.
+inline Tensor row_bias(const Tensor& bias, const Tensor& x) {
+  if (bias) return computed(bias, x.dtype());
+  return Tensor::zeros({x.dim(-1)}, x.dtype() == DType::f64 ? DType::f64 : DType::f32, x.device());
+}
+
+inline void check_row_norm(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias, RowSteps steps) {
+  const int64_t columns = x.dim(-1);
+  check(weight.size() == columns && (!bias || bias.size() == columns), "[", op, "] x is ", x.shape(), ", weight is ", weight.shape(),
+        ", bias is ", bias.shape(), ": last dimensions must agree");
+  check(steps.divides || columns > 1, "[", op, "] at least 2 channels are needed, given ", columns);
+}
 
 template <class T> struct NormForward {
   const T* x;
@@ -72,24 +92,22 @@ template <class T> struct NormBackward {
   }
 };
 
-// The op itself, for both norms.
-inline Tensor row_norm(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias, bool layer, double eps) {
+// The op itself, for all three norms.
+inline Tensor row_norm(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias, RowSteps steps, double eps) {
+  check_row_norm(op, x, weight, bias, steps);
   const int64_t columns = x.dim(-1);
-  check(weight.size() == columns && bias.size() == columns, "[", op, "] x is ", x.shape(), ", weight is ", weight.shape(), ", bias is ",
-        bias.shape(), ": last dimensions must agree");
-  check(layer || columns > 1, "[", op, "] at least 2 channels are needed, given ", columns);
   Tensor y = Tensor::like(x);
-  const Tensor w = computed(weight, x.dtype()), b = computed(bias, x.dtype());
+  const Tensor w = computed(weight, x.dtype()), b = row_bias(bias, x);
   dispatch(x.dtype(), [&]<class T>() {
     using C = Compute<T>;
-    map_rows(x.device(), x.rows(), NormForward<T>{x.data<T>(), w.data<C>(), b.data<C>(), y.data<T>(), columns, {layer, C(eps)}});
+    map_rows(x.device(), x.rows(), NormForward<T>{x.data<T>(), w.data<C>(), b.data<C>(), y.data<T>(), columns, {steps, C(eps)}});
   });
   record(op, y, {x, weight, bias}, [=](const Tensor& dy) {
     const Into target = x.wants_grad() ? into(x) : Into{Tensor(), 0};
     dispatch(x.dtype(), [&]<class T>() {
       using C = Compute<T>;
       const NormBackward<T> f{x.data<T>(), dy.data<T>(), w.data<C>(), target.grad ? target.grad.data<T>() : nullptr, target.beta != 0,
-                              columns, {layer, C(eps)}};
+                              columns, {steps, C(eps)}};
       const Tensor sums = map_rows_reduce<C>(x.device(), x.rows(), columns, 2, f);
       add_sums<C>(sums, 0, weight);
       add_sums<C>(sums, 1, bias);

@@ -61,6 +61,10 @@ template <class T, bool weighted> struct Backward {
   }
 };
 
+RowSteps steps_of(RowNorm norm) {
+  return norm == RowNorm::layer ? layer_steps : center_steps;
+}
+
 }  // namespace
 
 Sum residual_norm(const Tensor& x, const Tensor& f, const Tensor& alpha, const DropPath& drop, RowNorm norm, const Tensor& weight,
@@ -69,17 +73,16 @@ Sum residual_norm(const Tensor& x, const Tensor& f, const Tensor& alpha, const D
   const int64_t columns = x.dim(-1);
   check(f.size() == x.size() && f.dtype() == x.dtype(), "[residual_norm] x is ", x.shape(), ", branch is ", f.shape(), ": shapes must agree");
   check(!alpha || alpha.size() == columns, "[residual_norm] alpha is ", alpha.shape(), ", expected [", columns, "]");
-  check(weight.size() == columns && bias.size() == columns, "[residual_norm] x is ", x.shape(), ", weight is ", weight.shape());
-  const bool layer = norm == RowNorm::layer;
-  check(layer || columns > 1, "[residual_norm] at least 2 channels are needed, given ", columns);
+  const RowSteps steps = steps_of(norm);
+  check_row_norm("residual_norm", x, weight, bias, steps);
   Tensor out = Tensor::like(x), sum = keep_sum ? Tensor::like(x) : Tensor();
-  const Tensor a = computed(alpha, x.dtype()), w = computed(weight, x.dtype()), b = computed(bias, x.dtype());
+  const Tensor a = computed(alpha, x.dtype()), w = computed(weight, x.dtype()), b = row_bias(bias, x);
   const DropFactor keep = drop_factor(drop, x);
   dispatch(x.dtype(), [&]<class T>() {
     using C = Compute<T>;
     map_rows(x.device(), x.rows(),
              Forward<T>{x.data<T>(), f.data<T>(), a ? a.data<C>() : nullptr, w.data<C>(), b.data<C>(),
-                        keep_sum ? sum.data<T>() : out.data<T>(), out.data<T>(), columns, keep, {layer, C(eps)}});
+                        keep_sum ? sum.data<T>() : out.data<T>(), out.data<T>(), columns, keep, {steps, C(eps)}});
   });
   record("residual_norm", sum, out, {x, f, alpha, weight, bias}, [=](const Tensor& dsum, const Tensor& dnorm) {
     check(bool(dnorm), "[residual_norm] the normalised rows were not used: call residual instead");
@@ -90,7 +93,7 @@ Sum residual_norm(const Tensor& x, const Tensor& f, const Tensor& alpha, const D
       const auto run = [&]<bool weighted>() {
         const Backward<T, weighted> back{x.data<T>(), f.data<T>(), (dsum ? dsum : dnorm).data<T>(), dnorm.data<T>(), C(dsum ? 1 : 0),
                                          weighted ? a.data<C>() : nullptr, w.data<C>(), to_x.grad.data<T>(), to_f.grad.data<T>(),
-                                         to_x.beta != 0, to_f.beta != 0, columns, keep, {layer, C(eps)}};
+                                         to_x.beta != 0, to_f.beta != 0, columns, keep, {steps, C(eps)}};
         return map_rows_reduce<C>(dnorm.device(), dnorm.rows(), columns, weighted ? 3 : 2, back);
       };
       const Tensor sums = a ? run.template operator()<true>() : run.template operator()<false>();

@@ -1,4 +1,4 @@
-// linear, linear_gelu, matmul.
+// linear, linear_gelu, matmul, weight_norm.
 #include "op_case.h"
 
 namespace {
@@ -70,11 +70,38 @@ TEST_CASE("ops: matmul") {
   check_op({.name = "Gram matrix", .inputs = {{{2, 5, 7}}}, .op = [](const Inputs& in) { return matmul(in[0], in[0], true); }});
 }
 
+TEST_CASE("ops: weight_norm") {
+  for (const Shape& shape : {Shape{1, 2}, Shape{5, 33}, Shape{70, 9}, Shape{6, 3, 2, 2}})
+    for (const Role role : {Role::weight, Role::wide_weight})
+      check_op({.name = str("weight_norm ", shape, role == Role::weight ? "" : ", f32 weights"),
+                .inputs = {{shape, normal(0.5), role}, {{shape[0]}, normal(0.3, 1), role}},
+                .op = [](const Inputs& in) { return weight_norm(in[0], in[1]); }});
+  // Rows of length gain, in the direction of W.
+  const Tensor y = weight_norm(Tensor::from({2, 2}, std::vector<double>{3, 4, -5, 12}, DType::f64),
+                               Tensor::from({2}, std::vector<double>{10, -1}, DType::f64));
+  check_close("weight_norm by hand", {6, 8, 5.0 / 13, -12.0 / 13}, y.values(), {1e-30, 1e-15});
+}
+
+TEST_CASE("ops: weight_norm of a zero row is zero, with a finite gradient") {
+  Tensor w = Tensor::from({2, 2}, std::vector<double>{0, 0, 1, 1}, DType::f32), gain = Tensor::full({2}, 2, DType::f32);
+  want_grad(w), want_grad(gain);
+  Tape tape;
+  const TapeScope open(&tape);
+  const Tensor y = weight_norm(w, gain);
+  CHECK(y.slice(0, 1).values() == std::vector<double>{0, 0});
+  tape.backward(y, Tensor::full({2, 2}, 1, DType::f32));
+  CHECK(grad_of(w).slice(0, 1).values() == std::vector<double>{0, 0});
+  CHECK(grad_of(gain).values()[0] == 0);
+  CHECK(all_finite(grad_of(w)));
+}
+
 TEST_CASE("ops: products refuse shapes that do not agree") {
   const Tensor x = Tensor::zeros({2, 3}, DType::f32), w = Tensor::zeros({4, 3}, DType::f32);
   CHECK_THROWS_WITH_AS(linear(x, Tensor::zeros({4, 2}, DType::f32), {}), doctest::Contains("[linear] x is [2, 3], weight is [4, 2]"), Error);
   CHECK_THROWS_WITH_AS(linear(x, w, Tensor::zeros({3}, DType::f32)), doctest::Contains("[linear] bias is [3], expected [4]"), Error);
   CHECK_THROWS_AS(linear_gelu(x, Tensor::zeros({4, 2}, DType::f32), {}), Error);
+  CHECK_THROWS_WITH_AS(weight_norm(w, Tensor::zeros({3}, DType::f32)),
+                       doctest::Contains("[weight_norm] weight is [4, 3], gain is [3]"), Error);
   CHECK_THROWS_AS(matmul(x, w, true), Error);
   CHECK_THROWS_AS(matmul(Tensor::zeros({2, 3, 4}, DType::f32), Tensor::zeros({3, 4, 5}, DType::f32), false), Error);
   CHECK_THROWS_AS(matmul(Tensor::zeros({2, 3, 4}, DType::f32), Tensor::zeros({2, 4, 5}, DType::f32), true), Error);

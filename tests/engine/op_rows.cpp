@@ -1,4 +1,4 @@
-// softmax, l2_normalize, center_norm, layer_norm, mean_tokens.
+// softmax, l2_normalize, center_norm, layer_norm, rms_norm, ball, mean_tokens.
 #include "op_case.h"
 
 #include <cmath>
@@ -25,6 +25,13 @@ Tensor layer_by_hand(const Inputs& in, double eps) {
   const double d = double(in[0].dim(-1));
   const Tensor centered = add(in[0], scale(row_mean(in[0]), -1));
   return add_bias(multiply_channels(scale(l2_normalize(centered, eps * d, true), std::sqrt(d)), in[1]), in[2]);
+}
+
+// RMSNorm is the l2 normalisation of the row, times sqrt(D), with eps times D inside.
+Tensor rms_by_hand(const Inputs& in, double eps) {
+  const double d = double(in[0].dim(-1));
+  const Tensor y = multiply_channels(scale(l2_normalize(in[0], eps * d, true), std::sqrt(d)), in[1]);
+  return in.size() > 2 ? add_bias(y, in[2]) : y;
 }
 
 std::vector<double> plain_rows(const Tensor& x, const std::function<void(const double* in, double* out, int64_t n)>& row) {
@@ -118,6 +125,58 @@ TEST_CASE("ops: layer_norm") {
             .op = [](const Inputs& in) { return layer_norm(in[0], in[1], in[2], 1e-5); }});
 }
 
+TEST_CASE("ops: layer_norm without a bias") {
+  for (const Shape& shape : {shapes[1], shapes[2]}) {
+    std::vector<Input> inputs = norm_inputs(shape);
+    inputs.pop_back();
+    check_op({.name = str("layer_norm without a bias ", shape), .inputs = inputs,
+              .op = [](const Inputs& in) { return layer_norm(in[0], in[1], {}, 0.1); },
+              .twin = [](const Inputs& in) { return layer_norm(in[0], in[1], Tensor::zeros(in[1].shape(), in[1].dtype()), 0.1); }});
+  }
+}
+
+TEST_CASE("ops: rms_norm") {
+  for (const bool with_bias : {true, false})
+    for (const Shape& shape : shapes) {
+      std::vector<Input> inputs = norm_inputs(shape);
+      if (!with_bias) inputs.pop_back();
+      check_op({.name = str("rms_norm ", shape, with_bias ? " with bias" : ""), .inputs = inputs,
+                .op = [](const Inputs& in) { return rms_norm(in[0], in[1], in.size() > 2 ? in[2] : Tensor(), 0.1); },
+                .twin = [](const Inputs& in) { return rms_by_hand(in, 0.1); }});
+    }
+  check_op({.name = "rms_norm, bf16 weights", .inputs = norm_inputs({5, 7}, Role::weight),
+            .op = [](const Inputs& in) { return rms_norm(in[0], in[1], in[2], 1e-6); }});
+  const Tensor x = some({7, 33}, 2), w = some({33});
+  const std::vector<double> weight = w.values();
+  check_close("rms_norm by hand", plain_rows(x, [&](const double* in, double* out, int64_t n) {
+                double squares = 0;
+                for (int64_t i = 0; i < n; i++) squares += in[i] * in[i] / n;
+                for (int64_t i = 0; i < n; i++) out[i] = weight[i] * in[i] / std::sqrt(squares + 1e-6);
+              }), rms_norm(x, w, {}, 1e-6).values(), {1e-28, 1e-14});
+}
+
+TEST_CASE("ops: ball") {
+  for (const Shape& shape : shapes)
+    for (const double radius : {0.5, 1.0})   // some rows of deviation 1 lie outside, some inside
+      check_op({.name = str("ball ", shape, " radius ", radius), .inputs = {{shape}},
+                .op = [=](const Inputs& in) { return ball(in[0], radius); }});
+  check_op({.name = "ball, all rows outside", .inputs = {{{5, 7}, normal(1, 4)}}, .op = [](const Inputs& in) { return ball(in[0], 2); },
+            .twin = [](const Inputs& in) { return scale(l2_normalize(in[0], 0, true), 2 * std::sqrt(7.0)); }});
+  const Tensor inside = some({5, 7}, 0.3);
+  CHECK(ball(inside, 10).values() == inside.values());
+  const Tensor x = some({40, 7});
+  int outside = 0;
+  check_close("ball by hand", plain_rows(x, [&](const double* in, double* out, int64_t n) {
+                double squares = 0;
+                for (int64_t i = 0; i < n; i++) squares += in[i] * in[i] / n;
+                outside += std::sqrt(squares) > 1;
+                for (int64_t i = 0; i < n; i++) out[i] = in[i] / std::max(1.0, std::sqrt(squares));
+              }), ball(x, 1).values(), {1e-28, 1e-14});
+  CHECK(outside > 5);
+  CHECK(outside < 35);
+  CHECK_THROWS_WITH_AS(ball(x, 0), doctest::Contains("[ball] the radius must be positive"), Error);
+}
+
 TEST_CASE("ops: norms by plain arithmetic") {
   const Tensor x = some({7, 33}, 2), w = some({33}), b = scale(w, -0.4);
   const std::vector<double> weight = w.values(), bias = b.values();
@@ -159,6 +218,7 @@ TEST_CASE("ops: norms refuse what does not fit") {
   const Tensor x = Tensor::zeros({2, 3}, DType::f32), w = Tensor::zeros({3}, DType::f32), bad = Tensor::zeros({2}, DType::f32);
   CHECK_THROWS_WITH_AS(layer_norm(x, bad, w, 1e-5), doctest::Contains("[layer_norm] x is [2, 3], weight is [2]"), Error);
   CHECK_THROWS_AS(center_norm(x, w, bad), Error);
+  CHECK_THROWS_AS(rms_norm(x, w, bad, 1e-5), Error);
   const Tensor one = Tensor::zeros({1}, DType::f32);
   CHECK_THROWS_WITH_AS(center_norm(Tensor::zeros({2, 1}, DType::f32), one, one), doctest::Contains("at least 2 channels"), Error);
   CHECK_THROWS_AS(mean_tokens(x), Error);

@@ -10,6 +10,7 @@ struct Init {
     uniform,         // U(-value, value)
     xavier_normal,   // N(0, 2 / (fan_in + fan_out))
     spectral,        // N(0, 1) divided by the largest singular value of the tensor as [dim 0, rest]   (LipsFormer, 4.1)
+    orthogonal,      // value times a semi-orthogonal [dim 0, rest], drawn evenly: every singular value is `value`
   } kind = constant;
   double value = 0;
 
@@ -17,4 +18,5 @@ struct Init {
   static Init ones() { return {constant, 1}; }
 };
 
-void initialize(const Tensor& x, const Init& init, const RandomStream& stream);
+// row_groups: so many independent matrices are stacked by rows; `orthogonal` makes each of them semi-orthogonal.
+void initialize(const Tensor& x, const Init& init, const RandomStream& stream, int64_t row_groups = 1);

@@ -13,6 +13,7 @@ enum class ParameterKind {
   depthwise,   // [C, 1, K, K] on a map of known size
   table,       // relative position biases: no map of the tokens, little weight decay
   vector,      // biases, norm weights, residual scales: little weight decay
+  embedding,   // [tokens, width], looked up by row: no map of the tokens, little weight decay
 };
 
 struct ParameterInfo {
@@ -21,6 +22,7 @@ struct ParameterInfo {
   ParameterKind kind;
   Init init;
   int64_t map_height = 0, map_width = 0;   // depthwise: the map it runs over
+  int64_t row_groups = 1;                  // a matrix: so many independent ones, stacked by rows (3 for q, k and v)
   int64_t offset = 0;                      // in the flat buffers, in numbers
   int64_t size() const { return shape.size(); }
   bool decays() const { return kind == ParameterKind::matrix || kind == ParameterKind::depthwise; }

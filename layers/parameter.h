@@ -22,7 +22,7 @@ struct ParameterInfo {
   ParameterKind kind;
   Init init;
   int64_t map_height = 0, map_width = 0;   // depthwise: the map it runs over
-  int64_t row_groups = 1;                  // matrix: so many independent matrices stacked by rows (heads of a projection)
+  int64_t row_groups = 1;                  // a matrix: so many independent ones, stacked by rows (3 for q, k and v)
   int64_t offset = 0;                      // in the flat buffers, in numbers
   int64_t size() const { return shape.size(); }
   bool decays() const { return kind == ParameterKind::matrix || kind == ParameterKind::depthwise; }

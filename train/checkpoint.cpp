@@ -33,9 +33,8 @@ void save_checkpoint(const RunPaths& paths, Training& training, const Position& 
   write_safetensors((folder / "model.safetensors").string(), weight_entries(store, training.model->store.values()),
                     {{"format", "pt"}, {"model_hash", hash_text(training.recipe)}});
   const Tensor vectors = Tensor::from(Shape{int64_t(training.norms->state().size())}, training.norms->state(), DType::f32);
-  std::map<std::string, SafetensorsEntry> state{{"adamw.m", to_entry(training.optimizer->m)},
-                                                {"adamw.v", to_entry(training.optimizer->v)},
-                                                {"power_iteration", to_entry(vectors)}};
+  std::map<std::string, SafetensorsEntry> state{{"power_iteration", to_entry(vectors)}};
+  for (const auto& [name, tensor] : training.optimizer->state()) state[name] = to_entry(*tensor);
   if (training.optimizer->ema)
     for (auto& [name, entry] : weight_entries(store, training.optimizer->ema, "ema.")) state[name] = entry;
   write_safetensors((folder / "state.safetensors").string(), state);
@@ -63,8 +62,7 @@ Position load_checkpoint(const std::filesystem::path& folder, Training& training
   }
   load_weights(training.model->store, SafetensorsFile((folder / "model.safetensors").string()), false);
   const SafetensorsFile state((folder / "state.safetensors").string());
-  restore(state, "adamw.m", training.optimizer->m);
-  restore(state, "adamw.v", training.optimizer->v);
+  for (const auto& [name, tensor] : training.optimizer->state()) restore(state, name, *tensor);
   Tensor vectors = Tensor::empty({int64_t(training.norms->state().size())}, DType::f32);
   restore(state, "power_iteration", vectors);
   training.norms->restore({vectors.data<float>(), vectors.data<float>() + vectors.size()});

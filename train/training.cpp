@@ -43,13 +43,26 @@ Input make_input(const Batch& batch, const Recipe& recipe, uint32_t step, int64_
   return input;
 }
 
+OptimizerOptions optimizer_options(const Recipe& recipe) {
+  const OptimizerRecipe& o = recipe.optimizer;
+  OptimizerOptions options{.name = o.name, .betas = o.betas, .eps = o.eps, .momentum = o.momentum, .nesterov = o.nesterov,
+                           .trust = o.trust_coefficient, .weight_decay = o.weight_decay, .weight_decay_1d = o.weight_decay_1d,
+                           .clip_grad = o.clip_grad, .ema_decay = recipe.ema.decay};
+  options.muon = {.momentum = o.momentum, .nesterov = o.nesterov, .momentum_start = o.momentum, .coefficients = o.coefficients,
+                  .scale = o.update_scale, .adamw_lr = o.adamw_lr};
+  options.constraint = {.method = recipe.constraint.method, .sigma_max = recipe.constraint.sigma_max, .strength = recipe.constraint.strength};
+  return options;
+}
+
 Training::Training(const Recipe& recipe, bool for_training) : recipe(recipe), model(build_model(recipe)), workers(recipe_threads(recipe)) {
   model->store.finalize(master_dtype(recipe), for_training ? recipe.run.shards : 0, uint64_t(recipe.run.seed));
   norms = std::make_unique<SpectralNorms>(model->store);
-  const OptimizerRecipe& o = recipe.optimizer;
-  if (for_training)
-    optimizer = std::make_unique<AdamW>(model->store, AdamWOptions{o.betas[0], o.betas[1], o.eps, o.weight_decay, o.weight_decay_1d,
-                                                                    o.clip_grad, recipe.ema.decay});
+  spectral = std::make_unique<SpectralWeights>(model->store);
+  spectral->start(workers);
+  if (for_training) {
+    optimizer = make_optimizer(model->store, optimizer_options(recipe));
+    optimizer->project(workers);
+  }
   for (int s = 0; s < recipe.run.shards; s++) arenas_.push_back(std::make_unique<Arena>());
 }
 

@@ -8,7 +8,7 @@
 #include "layers/lipschitz/spectral_norms.h"
 #include "layers/lipschitz/spectral_weights.h"
 #include "models/model.h"
-#include "train/adamw.h"
+#include "train/optimizer.h"
 #include "train/recipe.h"
 
 // The model that a recipe describes; its parameters laid out, not yet drawn.
@@ -17,6 +17,7 @@ DType recipe_dtype(const Recipe& recipe);
 // The type in which a recipe's weights and gradients are kept: f64 for f64, else f32.
 DType master_dtype(const Recipe& recipe);
 int recipe_threads(const Recipe& recipe);
+OptimizerOptions optimizer_options(const Recipe& recipe);
 
 // One batch as the model takes it: raw pixels with what is still to be done to them, or images that are already normalised.
 struct Input {
@@ -56,7 +57,7 @@ class Training {
   StepResult gradients(const std::vector<Input>& batches, uint32_t step, Pass pass = Pass::training);
   // If the loss or a gradient of that result is not finite: the op and layer where it first appeared.
   NonFinite first_non_finite(const std::vector<Input>& batches, uint32_t step);
-  void update(double lr, const StepResult& result) { optimizer->update(workers, lr, result.gradient.total); }
+  void update(double lr, const StepResult& result) { optimizer->update(workers, lr, result.gradient); }
 
   // Adds the sums (not means) of a batch; logits [B, K] in f32 if asked for.
   void evaluate(const Input& batch, EvalResult& sums, Tensor* logits = nullptr);
@@ -67,7 +68,7 @@ class Training {
   std::unique_ptr<SpectralNorms> norms;
   std::unique_ptr<SpectralWeights> spectral;
   double temperature = 1;   // all attention logits are divided by it too: the schedule's
-  std::unique_ptr<AdamW> optimizer;
+  std::unique_ptr<Optimizer> optimizer;
   std::map<std::string, OpCost>* profile = nullptr;   // if set, gradients() adds its costs here
   size_t arena_bytes() const;
 

@@ -51,6 +51,26 @@ TEST_CASE("init: the other rules have their moments") {
   CHECK(drawn({2}, {Init::constant, 0.25}) == std::vector<double>{0.25, 0.25});
 }
 
+TEST_CASE("init: orthogonal gives every singular value, in each group of rows") {
+  for (const auto& [shape, groups] : std::vector<std::pair<Shape, int64_t>>{
+           {{5, 7}, 1}, {{64, 16}, 1}, {{70, 70}, 1}, {{8, 3, 2, 2}, 1}, {{30, 10}, 3}, {{30, 20}, 3}, {{6, 1}, 6}, {{1, 1}, 1}}) {
+    CAPTURE(str(shape));
+    const Tensor x = Tensor::zeros(shape, DType::f64);
+    initialize(x, {Init::orthogonal, 1.5}, RandomStream(1, "init.w"), groups);
+    const int64_t rows = shape[0] / groups, columns = shape.size() / shape[0];
+    for (int64_t g = 0; g < groups; g++) {
+      Matrix m(columns, rows);   // turned, so that Jacobi's columns are the group's rows
+      for (int64_t r = 0; r < rows; r++)
+        for (int64_t c = 0; c < columns; c++) m.at(c, r) = x.data<double>()[(g * rows + r) * columns + c];
+      const std::vector<double> sigma = singular_values(m);
+      for (int64_t i = 0; i < std::min(rows, columns); i++) CHECK(sigma[i] == doctest::Approx(1.5).epsilon(1e-12));
+    }
+  }
+  const std::vector<double> square = drawn({100, 100}, {Init::orthogonal, 1});
+  CHECK(Moments(square).deviation == doctest::Approx(0.1).epsilon(1e-3));
+  CHECK(std::abs(Moments(square).mean) < 2e-3);
+}
+
 TEST_CASE("init: each parameter has its own stream") {
   CHECK(drawn({4, 4}, {Init::normal, 1}) == drawn({4, 4}, {Init::normal, 1}));
   CHECK(drawn({4, 4}, {Init::normal, 1}) != drawn({4, 4}, {Init::normal, 1}, "init.other"));

@@ -1,0 +1,26 @@
+// gram_norm.h: upper bounds of spectral norms that hold with every rounding counted. Power iteration comes from below; these do not.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+// An upper bound of |W|_2 for W [rows, columns] by Gram iteration (Delattre et al. 2023), in f64: G <- (G/|G|)^T (G/|G|), `rounds` times;
+// then |W| <= |G|_F^(2^-rounds) times what was divided out. Never below the truth; the excess about squares away with each round, down to
+// 1e-9. Infinity where W has a number that is not finite.
+template <class T> double gram_upper_bound(const T* w, int64_t rows, int64_t columns, int rounds);
+
+// W W^T or W^T W, the smaller one, in f64, for questions about |W|_2 that are answered by Cholesky factorisation.
+class GramMatrix {
+ public:
+  template <class T> GramMatrix(const T* w, int64_t rows, int64_t columns);
+  // True only if |W|_2 <= limit. False also where the limit is above the norm by less than about size * longer side * 1e-16, relative.
+  bool within(double limit) const;
+  // An upper bound of |W|_2 near the estimate given, which may be anything; the bound exceeds the norm by a fraction of what the
+  // estimate falls short of it, or by 1e-9.
+  double upper_bound(double estimate) const;
+
+ private:
+  int64_t size_ = 0, depth_ = 0;   // of the Gram matrix; numbers in each of its sums
+  double scale_ = 1;               // W was divided by it, a power of two
+  double trace_ = 0;               // of the Gram matrix: |W / scale|_F^2
+  std::vector<double> values_;     // lower triangle of [size, size]
+};

@@ -1,0 +1,96 @@
+// muon.cpp: which parameters are Muon's, and their step.
+#include "train/muon.h"
+
+#include <cmath>
+
+namespace {
+
+bool named(const std::string& name, const std::vector<std::string>& list) {
+  return std::any_of(list.begin(), list.end(), [&](const std::string& word) { return name == word || name.starts_with(word + "."); });
+}
+
+std::vector<bool> owned_by_muon(const ParameterStore& store, const MuonOptions& options) {
+  std::vector<bool> owned;
+  for (const ParameterInfo& info : store.parameters())
+    owned.push_back(info.kind == ParameterKind::matrix && !named(info.name, options.exclude));
+  for (const std::string& word : options.exclude) {
+    const bool found = std::any_of(store.parameters().begin(), store.parameters().end(), [&](const ParameterInfo& info) { return named(info.name, {word}); });
+    if (!found) fail(Exit::config, "muon is to leave ", word, " to AdamW, but no weight's name begins with it");
+  }
+  return owned;
+}
+
+std::vector<bool> others(std::vector<bool> owned) {
+  owned.flip();
+  return owned;
+}
+
+const Coefficients& chosen(const OptimizerOptions& options) {
+  if (options.muon.coefficients != "auto") return coefficients_named(options.muon.coefficients);
+  return coefficients_named(options.constraint.method == "none" ? "muon5" : "youjiacheng6");
+}
+
+}  // namespace
+
+Muon::Muon(ParameterStore& store, const OptimizerOptions& options)
+    : AdamW(store, options, others(owned_by_muon(store, options.muon))), owned_(owned_by_muon(store, options.muon)), packing_(store, owned_),
+      coefficients_(chosen(options)) {
+  const std::string& scale = options.muon.scale;
+  if (scale != "rms" && scale != "original" && scale != "match_adamw")
+    fail(Exit::config, "there is no shape scale ", scale, " for muon: choose rms, original or match_adamw");
+  for (const WeightMatrix& matrix : weight_matrices(store))
+    if (owned_[matrix.parameter]) matrices_.push_back(matrix);
+  if (packing_.size) m_ = Tensor::zeros({packing_.size}, store.dtype());
+  averages_in_step_ = false;
+}
+
+double Muon::momentum() const {
+  const MuonOptions& o = options_.muon;
+  const double risen = o.momentum_steps > 0 ? std::min(1.0, double(steps - 1) / double(o.momentum_steps)) : 1;
+  return o.momentum_start + risen * (o.momentum - o.momentum_start);
+}
+
+double Muon::shape_scale(const WeightMatrix& m) const {
+  if (options_.muon.scale == "rms") return m.scale();
+  if (options_.muon.scale == "original") return std::max(1.0, m.scale());
+  return 0.2 * std::sqrt(double(std::max(m.rows, m.columns)));
+}
+
+// 0.1 % for the rounding of f32; the peaks above 1 stand in the table of coefficients.
+std::optional<double> Muon::update_norm(const WeightMatrix& m, double lr) const {
+  if (!owned_[m.parameter]) return std::nullopt;
+  return lr * shape_scale(m) / m.scale() * coefficients_.peak * (coefficients_.peak > 1 ? 1.001 : 1);
+}
+
+template <class T> void Muon::move(const WeightMatrix& matrix, double lr) {
+  const int64_t n = matrix.size(), from = matrix.offset - store_.parameters()[matrix.parameter].offset;
+  const T* g = store_.gradient(0).data<T>() + matrix.offset;
+  T *w = store_.values().data<T>() + matrix.offset, *m = m_.data<T>() + packing_.at[matrix.parameter] + from, *u = scratch<T>(3, n);
+  const T mu = T(momentum()), keep = T(1 - lr * options_.weight_decay), rate = T(lr * shape_scale(matrix));
+  const bool nesterov = options_.muon.nesterov;
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; i++) {
+    m[i] = mu * m[i] + (1 - mu) * g[i];
+    u[i] = nesterov ? g[i] + mu * (m[i] - g[i]) : m[i];
+  }
+  orthogonalize(u, matrix.rows, matrix.columns, coefficients_);
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; i++) w[i] = keep * w[i] - rate * u[i];
+}
+
+void Muon::step(Workers& workers, double lr, const GradientNorms& norms) {
+  AdamW::step(workers, lr * options_.muon.adamw_lr, norms);
+  dispatch(store_.dtype(), [&]<class T>() {
+    if constexpr (!std::is_same_v<T, bf16>) workers.run(int64_t(matrices_.size()), [&](int64_t i) { move<T>(matrices_[i], lr); });
+  });
+}
+
+std::map<std::string, Tensor*> Muon::state() {
+  std::map<std::string, Tensor*> all = AdamW::state();
+  if (m_) all["muon.m"] = &m_;
+  return all;
+}
+
+std::unique_ptr<Optimizer> make_muon(ParameterStore& store, const OptimizerOptions& options) {
+  return std::make_unique<Muon>(store, options);
+}

@@ -1,0 +1,120 @@
+// optimizer.cpp: gather and measure, then the rule, the constraint and the average.
+#include "train/optimizer.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace {
+
+constexpr int64_t piece_size = 1 << 16;
+
+template <class T> double add_and_measure(T* sum, const std::vector<const T*>& others, int64_t n) {
+  for (const T* other : others)
+    for (int64_t i = 0; i < n; i++) sum[i] += other[i];
+  double squares = 0;
+  for (int64_t begin = 0; begin < n; begin += 1024) {   // short runs in T, their sums in double
+    T part = 0;
+    const int64_t end = std::min(n, begin + 1024);
+#pragma omp simd reduction(+ : part)
+    for (int64_t i = begin; i < end; i++) part += sum[i] * sum[i];
+    squares += double(part);
+  }
+  return squares;
+}
+
+template <class T> void average_with(const T* w, T* ema, T decay, int64_t n) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; i++) ema[i] = decay * ema[i] + (1 - decay) * w[i];
+}
+
+}  // namespace
+
+Packing::Packing(const ParameterStore& store, const std::vector<bool>& parameters) : at(store.parameters().size(), -1) {
+  for (size_t p = 0; p < at.size(); p++) {
+    if (!parameters[p]) continue;
+    at[p] = size;
+    size += (store.parameters()[p].size() + 31) / 32 * 32;   // as the flat buffers are laid out
+  }
+}
+
+Optimizer::Optimizer(ParameterStore& store, const OptimizerOptions& options) : store_(store), options_(options) {
+  pieces_ = pieces_of(std::vector<bool>(store.parameters().size(), true));
+  if (options.ema_decay > 0) ema = store.values().to(Device{});
+  if (options.constraint.method != "none") constraint_ = std::make_unique<Constraint>(store, options.constraint);
+  averages_in_step_ = !constraint_;
+}
+
+std::vector<Optimizer::Piece> Optimizer::pieces_of(const std::vector<bool>& parameters) const {
+  std::vector<Piece> pieces;
+  for (size_t p = 0; p < parameters.size(); p++) {
+    if (!parameters[p]) continue;
+    const ParameterInfo& info = store_.parameters()[p];
+    for (int64_t begin = 0; begin < info.size(); begin += piece_size)
+      pieces.push_back({int(p), info.offset + begin, info.offset + std::min(info.size(), begin + piece_size)});
+  }
+  return pieces;
+}
+
+GradientNorms Optimizer::gather(Workers& workers) {
+  std::vector<double> squares(pieces_.size());
+  dispatch(store_.dtype(), [&]<class T>() {
+    if constexpr (std::is_same_v<T, bf16>) check(false, "[optimizer] gradients are kept in f32 or f64");
+    else
+      workers.run(int64_t(pieces_.size()), [&](int64_t i) {
+        const Piece& piece = pieces_[i];
+        std::vector<const T*> others;
+        for (int s = 1; s < store_.shards(); s++) others.push_back(store_.gradient(s).data<T>() + piece.begin);
+        squares[i] = add_and_measure(store_.gradient(0).data<T>() + piece.begin, others, piece.size());
+      });
+  });
+  GradientNorms norms;
+  norms.parameters.resize(store_.parameters().size());
+  for (size_t i = 0; i < pieces_.size(); i++) norms.parameters[pieces_[i].parameter] += squares[i];
+  for (double& n : norms.parameters) {
+    norms.total += n;
+    n = std::sqrt(n);
+  }
+  norms.total = std::sqrt(norms.total);
+  return norms;
+}
+
+void Optimizer::project(Workers& workers) {
+  if (constraint_) constraint_->enforce(workers);
+}
+
+void Optimizer::update(Workers& workers, double lr, const GradientNorms& norms) {
+  if (steps == 0) project(workers);
+  steps++;
+  step(workers, lr, norms);
+  if (constraint_)
+    constraint_->apply(workers, lr, lr * options_.weight_decay, [&](const WeightMatrix& m) { return update_norm(m, lr); });
+  if (ema && !averages_in_step_) workers.run(int64_t(pieces_.size()), [&](int64_t i) { average(pieces_[i]); });
+}
+
+void Optimizer::average(const Piece& piece) {
+  dispatch(store_.dtype(), [&]<class T>() {
+    average_with(store_.values().data<T>() + piece.begin, ema.data<T>() + piece.begin, T(options_.ema_decay), piece.size());
+  });
+}
+
+std::map<std::string, Tensor*> Optimizer::state() {
+  if (constraint_ && constraint_->vectors) return {{"constraint.vectors", &constraint_->vectors}};
+  return {};
+}
+
+double Optimizer::clip_factor(double norm) const {
+  return options_.clip_grad > 0 ? std::min(1.0, options_.clip_grad / (norm + 1e-6)) : 1;
+}
+
+double Optimizer::decay_of(int parameter) const {
+  return store_.parameters()[parameter].decays() ? options_.weight_decay : options_.weight_decay_1d;
+}
+
+std::unique_ptr<Optimizer> make_optimizer(ParameterStore& store, const OptimizerOptions& options) {
+  if (options.name == "adamw") return make_adamw(store, options);
+  if (options.name == "sgd") return make_sgd(store, options);
+  if (options.name == "lars") return make_lars(store, options);
+  if (options.name == "lion") return make_lion(store, options);
+  if (options.name == "muon") return make_muon(store, options);
+  fail(Exit::config, "there is no optimizer ", options.name, ": choose adamw, sgd, lars, lion or muon");
+}

@@ -1,0 +1,114 @@
+// optimizer.h: what all update rules share: the gathered gradient, pieces of even size, clipping, the constraint and the average.
+#pragma once
+#include <array>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/workers.h"
+#include "train/constraint.h"
+
+struct MuonOptions {
+  double momentum = 0.95;                // of the moving average that is made orthogonal
+  bool nesterov = true;
+  double momentum_start = 0.95;          // of the first step; rises to `momentum` over momentum_steps
+  int momentum_steps = 0;
+  std::string coefficients = "auto";     // orthogonalize.h; auto: youjiacheng6 under a constraint, else muon5
+  std::string scale = "rms";             // of an update: rms sqrt(out / in), original sqrt(max(1, out / in)), match_adamw 0.2 sqrt(max)
+  std::vector<std::string> exclude;      // matrices whose name is or begins with one of these go to AdamW: "head", "patch_embed"
+  double adamw_lr = 0.015;               // AdamW's rate for all that is not Muon's, as a multiple of Muon's (1 for match_adamw)
+};
+
+struct OptimizerOptions {
+  std::string name = "adamw";            // adamw, sgd, lars, lion, muon
+  std::array<double, 2> betas{0.9, 0.98};   // adamw, lion, and the adamw inside muon
+  double eps = 1e-8;                     // adamw, lars
+  double momentum = 0.9;                 // sgd, lars
+  bool nesterov = false;                 // sgd
+  double trust = 1e-3;                   // lars: the trust coefficient
+  double weight_decay = 0.05;            // of parameters that decay (matrices and convolutions)
+  double weight_decay_1d = 5e-4;         // of all others
+  double clip_grad = 5.0;                // largest global l2 norm of the gradient; 0: off
+  double ema_decay = 0;                  // 0: no average is kept
+  MuonOptions muon;
+  ConstraintOptions constraint;
+};
+
+// The gradient of a step, summed over shards in their order.
+struct GradientNorms {
+  double total = 0;                  // l2 norm of all of it
+  std::vector<double> parameters;    // of each parameter
+};
+
+class Optimizer {
+ public:
+  Optimizer(ParameterStore& store, const OptimizerOptions& options);
+  virtual ~Optimizer() = default;
+  Optimizer(const Optimizer&) = delete;
+
+  // Sums the shards' gradients into the first one's buffer and measures them. Changes no weight.
+  GradientNorms gather(Workers& workers);
+  // One step: the rule, then the constraint, then the average.
+  void update(Workers& workers, double lr, const GradientNorms& norms);
+  // Brings the weights to where the constraint promises they are; update() does it before the first step.
+  void project(Workers& workers);
+  // What a checkpoint must hold beside weights, `steps` and `ema`, by the names it has there.
+  virtual std::map<std::string, Tensor*> state();
+
+  int64_t steps = 0;   // updates so far
+  Tensor ema;          // flat; empty without EMA
+
+ protected:
+  // A stretch of one parameter: small enough that threads share the work, fixed so that sums never depend on them.
+  struct Piece {
+    int parameter;
+    int64_t begin, end;   // in the flat buffers
+    int64_t size() const { return end - begin; }
+  };
+  virtual void step(Workers& workers, double lr, const GradientNorms& norms) = 0;
+  // The largest spectral norm that this step's change of W / sqrt(out / in) can have; nothing if the rule gives no such limit.
+  virtual std::optional<double> update_norm(const WeightMatrix& matrix, double lr) const { return std::nullopt; }
+
+  double clip_factor(double norm) const;   // as torch.nn.utils.clip_grad_norm_ has it
+  double decay_of(int parameter) const;
+  std::vector<Piece> pieces_of(const std::vector<bool>& parameters) const;
+  // f.template operator()<T>(piece), then the piece's average if nothing changes the weights afterwards.
+  template <class F> void each_piece(Workers& workers, const std::vector<Piece>& pieces, F&& f) {
+    dispatch(store_.dtype(), [&]<class T>() {
+      if constexpr (std::is_same_v<T, bf16>) check(false, "[optimizer] weights and gradients are kept in f32 or f64");
+      else
+        workers.run(int64_t(pieces.size()), [&](int64_t i) {
+          f.template operator()<T>(pieces[i]);
+          if (ema && averages_in_step_) average(pieces[i]);
+        });
+    });
+  }
+
+  ParameterStore& store_;
+  const OptimizerOptions options_;
+  std::vector<Piece> pieces_;       // of all parameters
+  bool averages_in_step_;           // while a piece is in the cache; false where the weights change once more
+
+ private:
+  void average(const Piece& piece);
+  std::unique_ptr<Constraint> constraint_;   // none: null
+};
+
+// The numbers of some parameters packed behind one another: for state that not every parameter has.
+struct Packing {
+  std::vector<int64_t> at;   // [parameter]: where its numbers begin; -1: it has none
+  int64_t size = 0;          // with padding; that of the flat buffers if all parameters are in it
+  Packing(const ParameterStore& store, const std::vector<bool>& parameters);
+};
+
+// The rule that the options name. Error(Exit::config) for a name or a combination that does not exist.
+std::unique_ptr<Optimizer> make_optimizer(ParameterStore& store, const OptimizerOptions& options);
+
+// The rules, each in its file.
+std::unique_ptr<Optimizer> make_adamw(ParameterStore& store, const OptimizerOptions& options);
+std::unique_ptr<Optimizer> make_sgd(ParameterStore& store, const OptimizerOptions& options);
+std::unique_ptr<Optimizer> make_lars(ParameterStore& store, const OptimizerOptions& options);
+std::unique_ptr<Optimizer> make_lion(ParameterStore& store, const OptimizerOptions& options);
+std::unique_ptr<Optimizer> make_muon(ParameterStore& store, const OptimizerOptions& options);

@@ -1,0 +1,23 @@
+// spectral_maps.h: maps of a matrix that act on its singular values, for the constraints. `limit` is the largest singular value allowed.
+#pragma once
+#include <cstdint>
+
+// Spectral soft cap (Newhouse et al. 2025): W <- W - a W W^T W, then W <- W + a W W^T W; in normalised units, a = strength / scale^2.
+// The strength a for which p(k) = sigma_max, p(x) = (x - a x^3) + a (x - a x^3)^3, so that a weight at sigma_max comes back to it if decay and
+// step take it to k at most; 0 if k <= sigma_max. Where k > sigma_max / 0.7654 a strength that only meets that point would let smaller
+// values out above sigma_max; then it is as much larger as it takes, up to a k^2 = 1, which serves until k = 2.26 sigma_max.
+double soft_cap_strength(double sigma_max, double k);
+template <class T> void soft_cap(T* w, int64_t rows, int64_t columns, double strength);
+
+// Every singular value becomes `limit` (but 0 stays).
+template <class T> void stiefel(T* w, int64_t rows, int64_t columns, double limit);
+
+// Every singular value s becomes (1 - part) s + part min(s, limit): part 1 is the hard cap, less than 1 spectrally clipped weight decay.
+template <class T> void hard_cap(T* w, int64_t rows, int64_t columns, double limit, double part);
+
+// One power iteration from the vector x on the smaller side, which it moves; afterwards `left` and `right` are the singular vectors of the
+// value that is returned, as far as they are known. 0 for a matrix that is zero.
+template <class T> double power_iteration(const T* w, int64_t rows, int64_t columns, T* x, double* left, double* right);
+
+// W += change left right^T.
+template <class T> void add_rank_one(T* w, int64_t rows, int64_t columns, double change, const double* left, const double* right);

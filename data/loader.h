@@ -12,8 +12,7 @@
 #include <thread>
 
 #include "data/augment.h"
-#include "data/batch.h"
-#include "data/dataset.h"
+#include "data/batch_source.h"
 #include "data/permutation.h"
 
 struct LoaderConfig {
@@ -24,21 +23,19 @@ struct LoaderConfig {
   int prefetch = 3;      // batches under way or ready
 };
 
-class Loader {
+class Loader : public BatchSource {
  public:
   Loader(const Dataset&, const AugmentConfig&, const LoaderConfig&);
   Loader(const Dataset&&, const AugmentConfig&, const LoaderConfig&) = delete;  // the dataset must outlive the loader
-  ~Loader();
+  ~Loader() override;
   Loader(const Loader&) = delete;
   Loader& operator=(const Loader&) = delete;
 
-  int64_t batches() const { return batches_; }  // of an epoch
-  void start(int epoch, int64_t first_batch = 0);
-  // The next batch of the epoch, or false at its end. The memory of the batch that is passed in is used again.
+  int64_t batches() const override { return batches_; }
+  void start(int epoch, int64_t first_batch = 0) override;
   // What killed a worker is thrown here.
-  bool next(Batch& batch);
-  // The damaged images of the batches handed out so far, each once, in the order they were met.
-  const std::vector<DamagedImage>& damaged() const { return damaged_; }
+  bool next(Batch& batch) override;
+  const std::vector<DamagedImage>& damaged() const override { return damaged_; }
 
  private:
   struct Worker {

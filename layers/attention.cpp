@@ -1,6 +1,8 @@
 // attention.cpp: the map of attention and, under it, its Lipschitz bound.
 #include "layers/attention.h"
 
+#include "layers/lipschitz/entropy_floor.h"
+
 Attention::Attention(const Scope& scope, int64_t width, const AttentionPart& part, const AttentionPlace& place)
     : name(scope.path()), part(part), place(place), width(width) {
   const bool tied = part.similarity == Similarity::l2;
@@ -150,20 +152,30 @@ struct Constants {
 
 }  // namespace
 
-double Attention::logit_norm(const NormSource& norms, double input_square) const {
-  const bool tied = part.similarity == Similarity::l2;
-  const auto norm_of = [&](const Linear& l) {
-    const double shift = l.bias ? l2_norm(l.bias) : 0;
-    return std::hypot(l.weight.group_norm(norms), shift);   // [W b] on [x 1]
-  };
-  const double tokens_one = input_square + double(tokens());
-  if (part.similarity == Similarity::cosine || part.similarity == Similarity::cosine_bounded) return part.tau / part.temperature * std::sqrt(double(tokens()));
+// sigma_bar: no row of similarities is longer. |q_i . k_j| <= |Wq Wk^T| |x_i| |x_j|, and over a row |K| |x_i| <= |X|_F^2 with biases as a further
+// channel of ones; distances are at most four times that; normalised queries and keys have a length of their own.
+double Attention::logit_length(const NormSource& norms, double input_square) const {
+  const double root_tokens = std::sqrt(double(tokens()));
+  if (part.similarity == Similarity::cosine || part.similarity == Similarity::cosine_bounded) return part.tau / part.temperature * root_tokens;
   if (part.qk_norm != NormKind::none) {
-    const double root = std::sqrt(double(head_width()));
-    return logit_scale() * max_abs(q_norm.weight) * max_abs(k_norm.weight) * root * root * std::sqrt(double(tokens()));
+    const auto reach = [&](const Norm& n) { return max_abs(n.weight) * std::sqrt(double(head_width())); };
+    return logit_scale() * reach(q_norm) * reach(k_norm) * root_tokens;
   }
-  const double q = norm_of(fused() ? qkv : q_proj), k = fused() || tied ? q : norm_of(k_proj);
-  return (tied ? 4 : 1) * logit_scale() * q * k * tokens_one;
+  const auto with_bias = [&](const Linear& l) { return std::hypot(l.weight.group_norm(norms), l.bias ? l2_norm(l.bias) : 0); };
+  const bool tied = part.similarity == Similarity::l2;
+  const double q = with_bias(fused() ? qkv : q_proj), k = fused() || tied ? q : with_bias(k_proj);
+  return (tied ? 4 : 1) * logit_scale() * q * k * (input_square + double(tokens()));
+}
+
+double Attention::entropy_floor(const NormSource& norms, double input_square, double temperature) const {
+  if (place.shift > 0) return 0;   // a mask leaves some tokens next to nobody
+  double length = logit_length(norms, input_square);
+  if (bias_table) length += std::sqrt(double(tokens())) * max_abs(bias_table) / part.temperature;
+  length /= temperature;
+  if (!place.causal) return ::entropy_floor(tokens(), length);
+  double sum = 0;   // token i sees i + 1
+  for (int64_t i = 1; i <= tokens(); i++) sum += ::entropy_floor(i, length);
+  return sum / double(tokens());
 }
 
 // Heads read the same tokens and write side by side: L^2 = sum_h L_h^2, and the RMS of a token is at most the largest of its heads'. A head's
@@ -175,7 +187,7 @@ Bound Attention::bound(const Domain& in, BoundTrace& trace) const {
   const Linear &lq = fused() ? qkv : q_proj, &lk = fused() ? qkv : tied ? q_proj : k_proj, &lv = fused() ? qkv : v_proj;
   for (const Linear* l : {&qkv, &q_proj, &k_proj, &v_proj})
     if (l->weight.raw) l->bound(in, trace);
-  Head h{double(tokens()), d, lq.weight.group_norm(trace.norms), lk.weight.group_norm(trace.norms), lv.weight.group_norm(trace.norms), 0, 0, 0, logit_scale()};
+  Head h{double(tokens()), d, lq.weight.group_norm(trace.norms), lk.weight.group_norm(trace.norms), lv.weight.group_norm(trace.norms), 0, 0, 0, logit_scale() / trace.temperature};
   h.reach_q = reach(lq, h.q), h.reach_k = reach(lk, h.k), h.reach_v = reach(lv, h.v);
   if (part.qk_norm != NormKind::none) {
     const Bound nq = q_norm.bound({in.tokens, head_width(), h.reach_q}, trace), nk = k_norm.bound({in.tokens, head_width(), h.reach_k}, trace);
@@ -183,7 +195,7 @@ Bound Attention::bound(const Domain& in, BoundTrace& trace) const {
     h.reach_q = nq.out.radius, h.reach_k = nk.out.radius;
   }
   Constants c{infinity, infinity, h.reach_v};
-  const double tau = part.tau / part.temperature;
+  const double tau = part.tau / part.temperature / trace.temperature;
   switch (part.similarity) {
     case Similarity::cosine_bounded: c = {cosine_bounded(h, tau, part.nu, part.eps), cosine_bounded_token(h, tau, part.nu, part.eps), part.nu}; break;
     case Similarity::dot:

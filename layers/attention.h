@@ -58,14 +58,15 @@ struct Attention {
 
   int64_t tokens() const { return place.window_tokens(); }
   int64_t head_width() const { return width / place.heads; }
-  // sigma_bar of the entropy theorem (Zhai et al. 2023, 3.1) for inputs with |X|_F^2 at most `input_square`: no row of logits is longer.
-  double logit_norm(const NormSource& norms, double input_square) const;
+  // The least mean entropy that this layer can have on inputs with |X|_F^2 at most `input_square` (Zhai et al. 2023, theorem 3.1).
+  double entropy_floor(const NormSource& norms, double input_square, double temperature) const;
 
  private:
   struct Projected {
     Tensor q, k, v;
   };
   bool fused() const { return bool(qkv.weight.raw); }
+  double logit_length(const NormSource& norms, double input_square) const;
   WindowAttention config(double temperature) const;
   double logit_scale() const { return (part.by_width ? part.scale / double(head_width()) : 1 / std::sqrt(double(head_width()))) / part.temperature; }
   Projected project(const Tensor& x, const Mode& mode) const;

@@ -63,6 +63,7 @@ class ParameterStore {
   const std::vector<BufferInfo>& buffers() const { return buffer_infos_; }
   // A buffer's values: of the copy that belongs to the shard on this thread, else of the first.
   Tensor buffer(int index) const;
+  const Tensor& buffer_values() const { return buffers_[0]; }   // flat, the first copy
   // Between steps: every shard goes on from the first one's buffers, as torch's DistributedDataParallel does.
   void share_buffers();
   // Weights whose map is a multiple of them by 1 / sigma (layers/lipschitz/spectral_weights.h): parameters and buffers by index.

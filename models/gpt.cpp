@@ -41,7 +41,7 @@ Tensor Gpt::forward(const Tensor& tokens, const Mode& mode) const {
 
 // Tokens are discrete, so the map begins at their embeddings. Rotary positions turn q and k and change no length.
 Bound Gpt::bound(double, BoundTrace& trace) const {
-  Bound b = Bound::tokenwise(1, BoundKind::certified, config.embed_dim, {context, config.embed_dim, longest_row(embed)});
+  Bound b = Bound::tokenwise(1, BoundKind::certified, config.embed_dim, {context, config.embed_dim, trace.norms.row_length(embed)});
   for (const TransformerBlock& block : blocks) b = then(b, trace.note(block.name, "Block", block.bound(b.out, trace)));
   b = then(b, norm.bound(b.out, trace));
   return then(b, head.bound(b.out, trace));

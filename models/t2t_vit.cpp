@@ -128,7 +128,7 @@ Bound T2tVit::bound(double pixel_radius, BoundTrace& trace) const {
   soft_split(2);
   b = then(b, project.bound(b.out, trace));
   b.out.tokens++;
-  b.out.radius = std::max(b.out.radius, longest_row(cls_token)) + std::sqrt(double(width) / 2);   // a sinusoid position is as long as that
+  b.out.radius = std::max(b.out.radius, trace.norms.row_length(cls_token)) + std::sqrt(double(width) / 2);   // a sinusoid position is as long as that
   for (const TransformerBlock& block : blocks) b = then(b, trace.note(block.name, "Block", block.bound(b.out, trace)));
   b = then(b, norm.bound(b.out, trace));
   b = then(b, Bound::tokenwise(1, BoundKind::certified, width, {1, width, b.out.radius}));

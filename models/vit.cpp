@@ -50,7 +50,7 @@ Bound Vit::bound(double patch_radius, BoundTrace& trace) const {
   const int64_t side = img_size / input_patch, width = config.embed_dim;
   Bound b = patch_embed.bound({side * side, int64_t(in_chans) * input_patch * input_patch, patch_radius}, trace);
   b.out.tokens++;
-  b.out.radius = std::max(b.out.radius, longest_row(cls_token)) + longest_row(pos_embed);
+  b.out.radius = std::max(b.out.radius, trace.norms.row_length(cls_token)) + trace.norms.row_length(pos_embed);
   for (const TransformerBlock& block : blocks) b = then(b, trace.note(block.name, "Block", block.bound(b.out, trace)));
   b = then(b, norm.bound(b.out, trace));
   // One token of them all: constant 1.

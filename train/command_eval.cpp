@@ -14,10 +14,10 @@
 int run_eval(const EvalOptions& options) {
   const LoadedModel loaded = load_model({options.target, options.weights, options.set, options.ema});
   const Recipe& recipe = loaded.training->recipe;
-  const std::unique_ptr<Dataset> data = open_split(recipe, false);
-  Loader loader(*data, augment_config(recipe), {recipe.data.batch_size, false, uint64_t(recipe.run.seed), recipe.data.workers});
+  const Split data = open_split(recipe, false);
+  BatchSource& loader = *data.source;
   Progress progress;
-  if (!options.json) progress.start("eval", data->size());
+  if (!options.json) progress.start("eval", data.samples());
   const auto start = std::chrono::steady_clock::now();
   const EvalResult sums = evaluate_dataset(*loaded.training, loader, false, [&](int64_t done) {
     if (!options.json && progress.wants_update()) progress.update(done, "");
@@ -64,8 +64,7 @@ int run_predict(const PredictOptions& options) {
     }
     const Input input = make_input(batch, recipe, 0, 0, false);
     // Outside the trainer's workers an op uses all cores, which is what a single image wants.
-    const Tensor patches = patchify_pixels(input.pixels, input.plan, recipe.model.patch_size, 0, 1, recipe_dtype(recipe));
-    std::vector<double> p = softmax(loaded.training->model->forward(patches, Mode{})).values();
+    std::vector<double> p = softmax(loaded.training->logits(input)).values();
     std::vector<int> order(p.size());
     for (size_t k = 0; k < order.size(); k++) order[k] = int(k);
     std::sort(order.begin(), order.end(), [&](int a, int b) { return p[a] > p[b]; });

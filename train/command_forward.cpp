@@ -1,5 +1,7 @@
 // command_forward.cpp: `lipsgrad forward`: a model on given inputs, everything written out, to be held against PyTorch.
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <deque>
 #include <fmt/format.h>
 
@@ -15,9 +17,32 @@ const SafetensorsEntry& entry(const SafetensorsFile& file, const std::string& na
   return it->second;
 }
 
+// tokens and labels i64 [B, T]; without labels each token's label is the next one.
+Input read_text(const SafetensorsFile& file, const ModelRecipe& m) {
+  const auto read = [&](const std::string& name) {
+    const Tensor all = to_tensor(entry(file, name), DType::f64, file.path() + ": " + name);
+    if (all.shape().rank() != 2 || all.dim(1) != m.context) fail(Exit::bad_data, file.path(), ": ", name, " is ", all.shape(), ", expected [B, ", m.context, "]");
+    std::vector<int32_t> numbers;
+    for (const double v : all.values()) {
+      const double least = name == "labels" ? -1 : 0;
+      if (!(v >= least && v < m.vocab_size)) fail(Exit::bad_data, file.path(), ": ", name, " has ", v, ", which is not below ", m.vocab_size);
+      numbers.push_back(int32_t(v));
+    }
+    return Tensor::from(all.shape(), numbers, DType::i32);
+  };
+  Input input;
+  input.tokens = read("tokens");
+  input.labels = read("labels");
+  if (input.labels.shape() != input.tokens.shape()) fail(Exit::bad_data, file.path(), ": labels are ", input.labels.shape(), ", tokens ", input.tokens.shape());
+  const int32_t* labels = input.labels.data<int32_t>();
+  input.valid = std::count_if(labels, labels + input.labels.size(), [](int32_t label) { return label >= 0; });
+  return input;
+}
+
 Input read_input(const SafetensorsFile& file, const Recipe& recipe) {
   const DType dtype = recipe_dtype(recipe);
   const ModelRecipe& m = recipe.model;
+  if (m.family == "gpt") return read_text(file, m);
   Input input;
   input.images = to_tensor(entry(file, "images"), dtype, file.path() + ": images");
   const Shape expected{input.images.dim(0), m.in_chans, m.img_size, m.img_size};
@@ -59,17 +84,20 @@ int run_forward(const ForwardOptions& options) {
   };
   const auto put_numbers = [&](const std::string& name, const Shape& shape, const std::vector<double>& v) { put(name, Tensor::from(shape, v, DType::f64)); };
 
-  // Evaluation and training differ in random parts only, and those are off in both.
-  const Tensor patches = patchify(inputs[0].images, recipe.model.patch_size);
-  put("logits", training.model->forward(patches, Mode{}));
-  const StepResult first = training.gradients(inputs, 0, false);
+  // Random parts are off in both; training has statistics of this batch and buffers that remember them.
+  const Pass pass = options.train ? Pass::deterministic : Pass::evaluation;
+  // What the forward does to the buffers is undone: the steps begin where the file did.
+  const Tensor buffers = store.buffer_values().to(Device{});
+  put("logits", training.logits(inputs[0], pass));
+  std::memcpy(store.buffer_values().raw(), buffers.raw(), buffers.bytes());
+  const StepResult first = training.gradients(inputs, 0, pass);
   put_numbers("loss", {1}, {first.loss});
   for (size_t i = 0; i < store.parameters().size(); i++)
     put("grad." + store.parameters()[i].name, store.slice_of(store.gradient(0).to(Device{}), int(i)));
-  for (const AttentionInfo& a : training.model->attentions()) {
+  for (const Attention* a : training.model->attentions()) {
     std::vector<double> entropy;
-    for (int h = 0; h < a.heads; h++) entropy.push_back(first.entropies.sums[a.first_head + h] / first.entropies.samples);
-    put_numbers("entropy." + a.name, {a.heads}, entropy);
+    for (int h = 0; h < a->place.heads; h++) entropy.push_back(first.entropies.sums[a->first_head + h] / first.entropies.samples);
+    put_numbers("entropy." + a->name, {a->place.heads}, entropy);
   }
   training.norms->iterate(training.workers, 200);
   for (size_t i = 0; i < store.parameters().size(); i++)
@@ -79,7 +107,7 @@ int run_forward(const ForwardOptions& options) {
   if (options.steps > 0) {
     std::vector<double> losses;
     for (int step = 0; step < options.steps; step++) {
-      const StepResult result = training.gradients(inputs, uint32_t(step), false);
+      const StepResult result = step == 0 ? first : training.gradients(inputs, uint32_t(step), pass);
       losses.push_back(result.loss);
       training.update(recipe.optimizer.lr, result);
     }

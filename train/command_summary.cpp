@@ -24,14 +24,15 @@ int run_summary(const SummaryOptions& options) {
   const ParameterStore& store = training.model->store;
 
   // One image through the model, for shapes and counts.
-  const int64_t side = recipe.model.img_size / recipe.model.patch_size;
-  const Tensor patches = Tensor::zeros({1, side * side, int64_t(recipe.model.in_chans) * recipe.model.patch_size * recipe.model.patch_size},
-                                       recipe_dtype(recipe));
+  const int64_t patch = training.model->input_patch, side = patch ? recipe.model.img_size / patch : 0;
+  const Tensor input = training.model->context ? Tensor::zeros({1, training.model->context}, DType::i32)
+                                               : Tensor::zeros({1, side * side, recipe.model.in_chans * patch * patch}, recipe_dtype(recipe));
   std::vector<LayerTrace> shapes;
   Mode mode;
   mode.trace = &shapes;
   Profile profile;
-  training.model->forward(patches, mode);
+  training.spectral->iterate(training.workers, false);
+  training.model->forward(input, mode);
   const int64_t macs = profile.macs();
   const BoundTrace bounds = bound_model(training);
   const Bound& network = bounds.layers.back().bound;

@@ -6,15 +6,16 @@
 
 #include "engine/durable_file.h"
 #include "train/csv_read.h"
+#include "train/promised_norms.h"
 
 namespace {
 
 // The longest a normalised patch can be: every pixel at the end of [0, 1] that lies farther from the mean.
-double patch_radius(const Recipe& recipe) {
+double patch_radius(const Recipe& recipe, int patch) {
   double squares = 0;
   for (size_t c = 0; c < recipe.augment.mean.size(); c++) {
     const double mean = recipe.augment.mean[c], far = std::max(std::abs(mean), std::abs(1 - mean)) / recipe.augment.std[c];
-    squares += far * far * recipe.model.patch_size * recipe.model.patch_size;
+    squares += far * far * patch * patch;
   }
   return std::sqrt(squares);
 }
@@ -27,24 +28,35 @@ std::vector<std::string> with_step(std::vector<std::string> columns) {
 }  // namespace
 
 BoundTrace bound_model(const Training& training) {
-  BoundTrace trace{*training.norms, {}};
-  const Bound network = training.model->bound(patch_radius(training.recipe), trace);
+  BoundTrace trace{*training.norms, {}, training.temperature};
+  const Bound network = training.model->bound(patch_radius(training.recipe, training.model->input_patch), trace);
   trace.note("network", "Network", network);
   return trace;
 }
 
+double promised_bound(const Training& training) {
+  static const std::vector<std::string> promising{"spectral_normalize", "stiefel", "spectral_soft_cap", "spectral_hard_cap"};
+  const ConstraintRecipe& constraint = training.recipe.constraint;
+  const bool promises = std::find(promising.begin(), promising.end(), constraint.method) != promising.end();
+  if (!promises || !PromisedNorms::covers(training.model->store)) return std::numeric_limits<double>::infinity();
+  const PromisedNorms norms(constraint.sigma_max);
+  BoundTrace trace{norms, {}, training.temperature};
+  return training.model->bound(patch_radius(training.recipe, training.model->input_patch), trace).rms;
+}
+
 Ledger::Ledger(const RunPaths& paths, Training& training, std::optional<int64_t> first_step)
-    : training_(training), tensorboard_(paths.root, first_step), attentions_(training.model->attentions()) {
+    : training_(training), tensorboard_(paths.root, first_step), history_(training.model->store), attentions_(training.model->attentions()) {
   const ParameterStore& store = training.model->store;
   const auto table = [&](const std::filesystem::path& path, std::vector<std::string> columns) {
     return std::make_unique<CsvTable>(first_step ? CsvTable::resume(path, std::move(columns), *first_step)
                                                  : CsvTable::create(path, std::move(columns)));
   };
   steps_ = table(paths.steps(), {"step", "epoch", "samples", "loss", "lr", "grad_norm", "images_per_s", "data_wait", "bound_l2",
-                                 "bound_kind", "bound_blame"});
+                                 "bound_kind", "bound_blame", "bound_rms"});
   const CsvData before = read_csv(paths.steps(), {"bound_kind", "bound_blame"});
   if (before.rows > 0) {
     network_lipschitz_ = before.numbers("bound_l2").back();
+    network_rms_ = before.numbers("bound_rms").back();
     network_kind_ = before.texts("bound_kind").back();
     network_blame_ = before.texts("bound_blame").back();
   }
@@ -57,16 +69,28 @@ Ledger::Ledger(const RunPaths& paths, Training& training, std::optional<int64_t>
     layers.push_back(layer.name);
     about["layers"].push_back({{"name", layer.name}, {"kind", layer.kind}});
   }
-  for (const AttentionInfo& a : attentions_) {
-    for (int h = 0; h < a.heads; h++) heads.push_back(a.name + "." + std::to_string(h));
-    about["entropy_max"][a.name] = std::log(double(a.tokens));
+  std::vector<std::string> floors;
+  for (const Attention* a : attentions_) {
+    for (int h = 0; h < a->place.heads; h++) heads.push_back(a->name + "." + std::to_string(h));
+    about["entropy_max"][a->name] = std::log(double(a->tokens()));
+    floors.push_back(a->name);
   }
+  about["promised_bound_rms"] = promised_bound(training);   // null where there is none
   for (size_t i = 0; i < store.parameters().size(); i++)
     if (training.norms->has(int(i))) weights_.push_back(int(i));
   for (const int i : weights_) norms.push_back("sigma." + store.parameters()[i].name);
   for (const Parameter& alpha : training.model->scales()) norms.push_back("alpha_max." + store.parameters()[alpha.index].name);
   for (const int i : weights_) norms.push_back("grad." + store.parameters()[i].name);
+  for (const auto& weight : store.spectral_weights)
+    if (weight.gamma >= 0) norms.push_back(store.parameters()[weight.gamma].name);
+  for (size_t i = 0; i < store.buffers().size(); i++)
+    if (store.buffers()[i].name.ends_with("skip_counter")) {
+      counters_.push_back(int(i));
+      norms.push_back(store.buffers()[i].name);
+    }
   lipschitz_ = table(paths.lipschitz(), with_step(layers));
+  entropy_floor_ = table(paths.entropy_floor(), with_step(floors));
+  if (!history_.columns().empty()) pnac_ = table(paths.pnac(), with_step(history_.columns()));
   entropy_ = table(paths.entropy(), with_step(heads));
   norms_ = table(paths.norms(), with_step(norms));
   write_file_atomically(paths.ledger(), about.dump(1) + "\n");
@@ -76,11 +100,18 @@ void Ledger::step(const StepRow& row, const StepResult& result) {
   const LedgerRecipe& wanted = training_.recipe.ledger;
   const bool full = wanted.every > 0 && row.step % wanted.every == 0;
   std::vector<double> entropies;
+  if (pnac_) {
+    history_.note();
+    if (history_.full() && (row.step + 1) % history_.window == 0) pnac_->add(row.step).add_all(history_.pnac()).end_row();
+  }
   if (full) {
+    // The entropies of the step come from the weights before the update, which the norms still are those of.
+    const std::vector<double> floors = entropy_floors(result);
     training_.norms->iterate(training_.workers, wanted.power_iterations);
     const BoundTrace trace = bound_model(training_);
     const Bound& network = trace.layers.back().bound;
     network_lipschitz_ = network.lipschitz;
+    network_rms_ = network.rms;
     network_kind_ = name_of(network.kind);
     network_blame_ = network.blame;
     lipschitz_->add(row.step);
@@ -91,20 +122,35 @@ void Ledger::step(const StepRow& row, const StepResult& result) {
     for (const int i : weights_) norms_->add(training_.norms->sigma(i));
     for (const Parameter& alpha : training_.model->scales()) norms_->add(max_abs(alpha));
     for (const int i : weights_) norms_->add(result.gradient.parameters[i]);
+    const ParameterStore& store = training_.model->store;
+    for (const auto& weight : store.spectral_weights)
+      if (weight.gamma >= 0) norms_->add(store.raw(weight.gamma).item());
+    for (const int i : counters_) norms_->add(store.buffer(i).item());
     norms_->end_row();
-
-    entropy_->add(row.step);
-    entropy_mean_ = 0;
-    for (const double sum : result.entropies.sums) {
-      entropies.push_back(sum / result.entropies.samples);
-      entropy_mean_ += entropies.back() / double(result.entropies.sums.size());
-    }
-    entropy_->add_all(entropies);
-    entropy_->end_row();
+    write_entropies(row, result, entropies);
+    entropy_floor_->add(row.step).add_all(floors).end_row();
   }
   steps_->add(row.step).add(row.epoch).add(row.samples).add(result.loss).add(row.lr).add(result.gradient.total).add(row.images_per_s)
-      .add(row.data_wait).add(network_lipschitz_).add(network_kind_).add(network_blame_).end_row();
+      .add(row.data_wait).add(network_lipschitz_).add(network_kind_).add(network_blame_).add(network_rms_).end_row();
   write_tensorboard(row, result, entropies);
+}
+
+void Ledger::write_entropies(const StepRow& row, const StepResult& result, std::vector<double>& entropies) {
+  entropy_->add(row.step);
+  entropy_mean_ = 0;
+  for (const double sum : result.entropies.sums) {
+    entropies.push_back(sum / result.entropies.samples);
+    entropy_mean_ += entropies.back() / double(result.entropies.sums.size());
+  }
+  entropy_->add_all(entropies);
+  entropy_->end_row();
+}
+
+std::vector<double> Ledger::entropy_floors(const StepResult& result) const {
+  std::vector<double> floors;
+  for (const Attention* a : attentions_)
+    floors.push_back(a->entropy_floor(*training_.norms, result.entropies.input_squares[a->index], training_.temperature));
+  return floors;
 }
 
 // The main curves at every step; the mean entropy of each attention layer every tenth, which is what a browser can still draw.
@@ -114,10 +160,10 @@ void Ledger::write_tensorboard(const StepRow& row, const StepResult& result, con
   std::vector<std::string> tags;
   tags.reserve(attentions_.size());
   if (!entropies.empty() && row.step % 10 == 0)
-    for (const AttentionInfo& a : attentions_) {
+    for (const Attention* a : attentions_) {
       double mean = 0;
-      for (int h = 0; h < a.heads; h++) mean += entropies[a.first_head + h] / a.heads;
-      tags.push_back("entropy/" + a.name);
+      for (int h = 0; h < a->place.heads; h++) mean += entropies[a->first_head + h] / a->place.heads;
+      tags.push_back("entropy/" + a->name);
       scalars.push_back({tags.back(), float(mean)});
     }
   tensorboard_.write(row.step, scalars);
@@ -138,6 +184,7 @@ void Ledger::event(int64_t step, const std::string& kind, const std::string& lay
 }
 
 void Ledger::sync() {
-  for (CsvTable* table : {steps_.get(), lipschitz_.get(), norms_.get(), entropy_.get(), epochs_.get(), events_.get()}) table->sync();
+  for (CsvTable* table : {steps_.get(), lipschitz_.get(), norms_.get(), entropy_.get(), entropy_floor_.get(), pnac_.get(), epochs_.get(), events_.get()})
+    if (table) table->sync();
   tensorboard_.flush();
 }

@@ -5,6 +5,7 @@
 
 #include "train/csv_table.h"
 #include "train/event_file.h"
+#include "train/statistics_history.h"
 #include "train/run_folder.h"
 #include "train/training.h"
 
@@ -23,6 +24,8 @@ struct EpochRow {
 
 // The bound of the model's map as it stands, for pixels in [0, 1] normalised as the recipe says; the last layer is "network".
 BoundTrace bound_model(const Training& training);
+// The rms bound that the recipe's constraint promises, whatever the weights become; infinite where it promises none.
+double promised_bound(const Training& training);
 
 class Ledger {
  public:
@@ -40,12 +43,17 @@ class Ledger {
   void write_tensorboard(const StepRow& row, const StepResult& result, const std::vector<double>& entropies);
 
   Training& training_;
-  std::unique_ptr<CsvTable> steps_, lipschitz_, norms_, entropy_, epochs_, events_;
+  std::vector<double> entropy_floors(const StepResult& result) const;
+  void write_entropies(const StepRow& row, const StepResult& result, std::vector<double>& entropies);
+
+  std::unique_ptr<CsvTable> steps_, lipschitz_, norms_, entropy_, entropy_floor_, pnac_, epochs_, events_;
+  StatisticsHistory history_;
   EventFile tensorboard_;
-  std::vector<AttentionInfo> attentions_;
+  std::vector<const Attention*> attentions_;
+  std::vector<int> counters_;  // buffers that count filtered steps
   std::vector<int> weights_;   // parameters that have a spectral norm
   // The network's bound as it was last measured, which the rows of steps.csv repeat until the next time.
-  double network_lipschitz_ = std::numeric_limits<double>::quiet_NaN();
+  double network_lipschitz_ = std::numeric_limits<double>::quiet_NaN(), network_rms_ = network_lipschitz_;
   std::string network_kind_, network_blame_;
   double entropy_mean_ = 0;
 };

@@ -19,6 +19,8 @@ struct RunPaths {
   std::filesystem::path lipschitz() const { return root / "lipschitz.csv"; }
   std::filesystem::path norms() const { return root / "norms.csv"; }
   std::filesystem::path entropy() const { return root / "entropy.csv"; }
+  std::filesystem::path entropy_floor() const { return root / "entropy_floor.csv"; }
+  std::filesystem::path pnac() const { return root / "pnac.csv"; }
   std::filesystem::path epochs() const { return root / "epochs.csv"; }              // one row an evaluation
   std::filesystem::path events() const { return root / "events.csv"; }              // what happened beside the plan
   std::filesystem::path checkpoints() const { return root / "checkpoints"; }

@@ -23,40 +23,7 @@ bool is_due(int64_t count, int64_t every) { return every > 0 && count % every ==
 
 }  // namespace
 
-AugmentConfig augment_config(const Recipe& recipe) {
-  const AugmentRecipe& a = recipe.augment;
-  AugmentConfig c;
-  c.image_size = recipe.model.img_size;
-  c.channels = recipe.model.in_chans;
-  c.interpolation = recipe.data.interpolation == "bilinear" ? Interpolation::bilinear : Interpolation::bicubic;
-  c.random_resized_crop = a.random_resized_crop;
-  c.scale_min = a.scale[0], c.scale_max = a.scale[1];
-  c.ratio_min = a.ratio[0], c.ratio_max = a.ratio[1];
-  c.crop_padding = a.crop_padding;
-  c.hflip = a.hflip;
-  c.erasing = a.erasing;
-  c.crop_pct = a.crop_pct;
-  c.mixup_alpha = a.mixup, c.cutmix_alpha = a.cutmix;
-  c.mix_prob = a.mix_prob, c.switch_prob = a.mix_switch_prob;
-  c.label_smoothing = a.label_smoothing;
-  for (size_t i = 0; i < 3; i++) {
-    c.mean[i] = float(a.mean[std::min(i, a.mean.size() - 1)]);
-    c.std[i] = float(a.std[std::min(i, a.std.size() - 1)]);
-  }
-  return c;
-}
-
-std::unique_ptr<Dataset> open_split(const Recipe& recipe, bool training) {
-  if (recipe.data.path.empty())
-    fail(Exit::config, "data.path is empty: say where the images are, for instance --set data.path=datasets/imagenet");
-  std::unique_ptr<Dataset> data = open_dataset(recipe.data.path, training ? recipe.data.train : recipe.data.val);
-  if (int64_t(data->classes().size()) > recipe.model.num_classes)
-    fail(Exit::config, recipe.data.path, " has ", data->classes().size(), " classes and the model ", recipe.model.num_classes,
-         ": set model.num_classes=", data->classes().size());
-  return data;
-}
-
-EvalResult evaluate_dataset(Training& training, Loader& loader, bool ema, const std::function<void(int64_t)>& progress) {
+EvalResult evaluate_dataset(Training& training, BatchSource& loader, bool ema, const std::function<void(int64_t)>& progress) {
   if (ema) std::swap(training.model->store.values(), training.optimizer->ema);
   EvalResult sums;
   Batch batch;
@@ -72,15 +39,11 @@ EvalResult evaluate_dataset(Training& training, Loader& loader, bool ema, const 
 }
 
 Trainer::Trainer(const Recipe& recipe, const std::vector<const char*>& command_line, RunFolder folder, bool resume)
-    : recipe_(recipe), folder_(std::move(folder)), train_data_(open_split(recipe, true)), val_data_(open_split(recipe, false)),
+    : recipe_(recipe), folder_(std::move(folder)), train_(open_split(recipe, true)), val_(open_split(recipe, false)),
       training_(recipe, true) {
-  const AugmentConfig augment = augment_config(recipe);
-  const uint64_t seed = uint64_t(recipe.run.seed);
-  train_loader_ = std::make_unique<Loader>(*train_data_, augment, LoaderConfig{recipe.data.batch_size, true, seed, recipe.data.workers});
-  val_loader_ = std::make_unique<Loader>(*val_data_, augment, LoaderConfig{recipe.data.batch_size, false, seed, recipe.data.workers});
-  steps_per_epoch_ = train_loader_->batches() / recipe.optimizer.accumulate;
+  steps_per_epoch_ = train_.source->batches() / recipe.optimizer.accumulate;
   if (steps_per_epoch_ == 0)
-    fail(Exit::config, "the training set has ", train_data_->size(), " images, fewer than one step of ",
+    fail(Exit::config, "the training set has ", train_.samples(), " samples, fewer than one step of ",
          int64_t(recipe.data.batch_size) * recipe.optimizer.accumulate, ": make data.batch_size or optimizer.accumulate smaller");
   schedule_ = make_schedule(recipe, steps_per_epoch_);
   training_.norms->iterate(training_.workers, initial_power_iterations);
@@ -103,7 +66,7 @@ Trainer::Trainer(const Recipe& recipe, const std::vector<const char*>& command_l
   session["device"] = "cpu";
   add_session(folder_.paths, session);
   std::string classes;
-  for (const std::string& name : train_data_->classes()) classes += name + "\n";
+  for (const std::string& name : train_.classes()) classes += name + "\n";
   write_file_atomically(folder_.paths.root / "classes.txt", classes);
   if (resume) ledger_->event(position_.step, "resumed", "", "");
 }
@@ -126,8 +89,8 @@ int Trainer::run() {
     fmt::print("finished before: {} steps are done, run folder {}\n", position_.step, folder_.paths.root.string());
     return int(Exit::ok);
   }
-  progress_.log(fmt::format("{}: {} parameters, {} training and {} validation images, {} steps", recipe_.model.family,
-                            training_.model->store.count(), train_data_->size(), val_data_->size(), steps_per_epoch_ * recipe_.schedule.epochs));
+  progress_.log(fmt::format("{}: {} parameters, {} training and {} validation samples, {} steps", recipe_.model.family,
+                            training_.model->store.count(), train_.samples(), val_.samples(), steps_per_epoch_ * recipe_.schedule.epochs));
   progress_.start("", steps_per_epoch_ * recipe_.schedule.epochs, position_.step);
   while (position_.epoch < recipe_.schedule.epochs && !stopping()) {
     train_epoch();
@@ -149,16 +112,16 @@ int Trainer::run() {
 
 void Trainer::train_epoch() {
   progress_.title(fmt::format("epoch {}/{}", position_.epoch + 1, recipe_.schedule.epochs));
-  train_loader_->start(int(position_.epoch), position_.batch);
+  train_.source->start(int(position_.epoch), position_.batch);
   std::vector<Batch> batches(recipe_.optimizer.accumulate);
   while (position_.batch < batches_per_epoch() && !stopping()) {
     double wait = 0;
     for (Batch& batch : batches) {
-      check(train_loader_->next(batch), "[trainer] the epoch ended early");
+      check(train_.source->next(batch), "[trainer] the epoch ended early");
       wait += batch.wait_seconds;
     }
     step(batches, wait);
-    report_damaged(*train_loader_, "training", looked_at_train_);
+    report_damaged(*train_.source, "training", looked_at_train_);
     if (position_.batch < batches_per_epoch() && is_due(position_.step, recipe_.run.checkpoint_steps)) save();
   }
 }
@@ -176,6 +139,7 @@ void Trainer::step(std::vector<Batch>& batches, double wait) {
   const Clock::time_point start = Clock::now();
   const uint32_t number = uint32_t(position_.step);
   const double lr = schedule_.at(position_.step);
+  training_.temperature = schedule_.temperature_at(position_.step);
   std::vector<Input> inputs;
   for (const Batch& batch : batches) inputs.push_back(make_input(batch, recipe_, number, int64_t(inputs.size()) * recipe_.data.batch_size, true));
   const StepResult result = training_.gradients(inputs, number);
@@ -213,7 +177,7 @@ void Trainer::refuse(const std::vector<Input>& inputs, const StepResult& result,
        folder_.paths.flight_recorder().string(), " has the last steps");
 }
 
-void Trainer::report_damaged(const Loader& loader, const char* split, size_t& looked_at) {
+void Trainer::report_damaged(const BatchSource& loader, const char* split, size_t& looked_at) {
   for (; looked_at < loader.damaged().size(); looked_at++) {
     const DamagedImage& image = loader.damaged()[looked_at];
     const std::string line = image.name + ": " + image.reason;
@@ -225,9 +189,9 @@ void Trainer::report_damaged(const Loader& loader, const char* split, size_t& lo
 }
 
 void Trainer::evaluate() {
-  EpochRow row{position_.epoch, last_step(), evaluate_dataset(training_, *val_loader_, false), {}, 0};
-  if (training_.optimizer->ema) row.ema = evaluate_dataset(training_, *val_loader_, true);
-  report_damaged(*val_loader_, "validation", looked_at_val_);
+  EpochRow row{position_.epoch, last_step(), evaluate_dataset(training_, *val_.source, false), {}, 0};
+  if (training_.optimizer->ema) row.ema = evaluate_dataset(training_, *val_.source, true);
+  report_damaged(*val_.source, "validation", looked_at_val_);
   row.damaged = int64_t(damaged_.size());
   ledger_->epoch(row);
   const double n = double(std::max<int64_t>(1, row.result.images));

@@ -4,18 +4,14 @@
 #include <set>
 #include <string>
 
-#include "data/dataset.h"
-#include "data/loader.h"
 #include "train/checkpoint.h"
 #include "train/ledger.h"
 #include "train/progress.h"
 #include "train/schedule.h"
+#include "train/split.h"
 
-AugmentConfig augment_config(const Recipe& recipe);
-// The recipe's dataset. Exit::no_input with what to do if it is not there, Exit::config if it has more classes than the model.
-std::unique_ptr<Dataset> open_split(const Recipe& recipe, bool training);
 // Top-1, top-5 and loss over a whole dataset; `ema` evaluates the averaged weights.
-EvalResult evaluate_dataset(Training& training, Loader& loader, bool ema, const std::function<void(int64_t)>& progress = {});
+EvalResult evaluate_dataset(Training& training, BatchSource& loader, bool ema, const std::function<void(int64_t)>& progress = {});
 
 class Trainer {
  public:
@@ -29,7 +25,7 @@ class Trainer {
   void end_epoch();
   void step(std::vector<Batch>& batches, double wait);
   void evaluate();
-  void report_damaged(const Loader& loader, const char* split, size_t& looked_at);
+  void report_damaged(const BatchSource& loader, const char* split, size_t& looked_at);
   [[noreturn]] void refuse(const std::vector<Input>& inputs, const StepResult& result, double lr);
   void save();
   bool stopping() const;
@@ -39,8 +35,7 @@ class Trainer {
 
   const Recipe recipe_;
   RunFolder folder_;
-  std::unique_ptr<Dataset> train_data_, val_data_;
-  std::unique_ptr<Loader> train_loader_, val_loader_;
+  Split train_, val_;
   Training training_;
   Position position_;
   Schedule schedule_{};

@@ -59,6 +59,7 @@ Training::Training(const Recipe& recipe, bool for_training) : recipe(recipe), mo
   norms = std::make_unique<SpectralNorms>(model->store);
   spectral = std::make_unique<SpectralWeights>(model->store);
   spectral->start(workers);
+  temperature = for_training ? 1 : recipe.schedule.temperature;
   if (for_training) {
     optimizer = make_optimizer(model->store, optimizer_options(recipe));
     optimizer->project(workers);
@@ -182,6 +183,11 @@ NonFinite Training::first_non_finite(const std::vector<Input>& batches, uint32_t
     seen += batch.count();
   }
   return {"sum over the batch", "", "gradient"};
+}
+
+Tensor Training::logits(const Input& batch, Pass pass) {
+  spectral->iterate(workers, false);
+  return model->forward(input_of(batch, 0, batch.count()), mode_of(pass, 0, 0));
 }
 
 namespace {

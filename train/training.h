@@ -59,6 +59,8 @@ class Training {
   NonFinite first_non_finite(const std::vector<Input>& batches, uint32_t step);
   void update(double lr, const StepResult& result) { optimizer->update(workers, lr, result.gradient); }
 
+  // Logits of a whole batch at once, in the dtype of activations, by all cores.
+  Tensor logits(const Input& batch, Pass pass = Pass::evaluation);
   // Adds the sums (not means) of a batch; logits [B, K] in f32 if asked for.
   void evaluate(const Input& batch, EvalResult& sums, Tensor* logits = nullptr);
 
@@ -67,7 +69,7 @@ class Training {
   Workers workers;
   std::unique_ptr<SpectralNorms> norms;
   std::unique_ptr<SpectralWeights> spectral;
-  double temperature = 1;   // all attention logits are divided by it too: the schedule's
+  double temperature;   // all attention logits are divided by it too: the schedule's; the trainer changes it when its time comes
   std::unique_ptr<Optimizer> optimizer;
   std::map<std::string, OpCost>* profile = nullptr;   // if set, gradients() adds its costs here
   size_t arena_bytes() const;

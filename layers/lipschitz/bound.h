@@ -52,6 +52,7 @@ struct NormSource {
   virtual ~NormSource() = default;
   virtual double sigma(const Parameter& weight) const = 0;
   virtual double group_sigma(const Parameter& weight) const = 0;   // the largest of its row groups
+  virtual double row_length(const Parameter& table) const = 0;     // the longest row of embedded tokens, l2
 };
 
 // A walk over a model that asks every layer for its bound and remembers the answers, in order.
@@ -62,6 +63,7 @@ struct BoundTrace {
     Bound bound;
   };
   std::vector<Layer> layers;
+  double temperature = 1;   // of attention, besides the layers' own
   Bound note(const std::string& name, const char* kind, const Bound& bound) {
     layers.push_back({name, kind, bound});
     return bound;

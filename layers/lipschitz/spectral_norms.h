@@ -17,6 +17,7 @@ class SpectralNorms : public NormSource {
   double sigma(const Parameter& parameter) const override { return sigma_[parameter.index]; }
   // The largest of the weight's row groups (heads, say); that of the whole where it has one group.
   double group_sigma(const Parameter& parameter) const override { return group_sigma_[parameter.index]; }
+  double row_length(const Parameter& table) const override { return longest_row(table); }
   double sigma(int index) const { return sigma_[index]; }   // 0 for what has none
   bool has(int index) const { return !vectors_[index].empty(); }
   // The vectors v of all weights, one after another: state of a checkpoint.

@@ -31,6 +31,12 @@ int ParameterStore::add_buffer(BufferInfo info) {
   return int(buffer_infos_.size()) - 1;
 }
 
+int ParameterStore::find_buffer(const std::string& name) const {
+  for (size_t i = 0; i < buffer_infos_.size(); i++)
+    if (buffer_infos_[i].name == name && buffer_infos_[i].persistent) return int(i);
+  return -1;
+}
+
 Tensor ParameterStore::buffer(int index) const {
   const BufferInfo& info = buffer_infos_[index];
   return buffers_[std::max(0, current_shard)].slice(info.offset, info.shape.size()).view(info.shape);

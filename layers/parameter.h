@@ -61,6 +61,7 @@ class ParameterStore {
   int find(const std::string& name) const;                                  // -1 if there is none
 
   const std::vector<BufferInfo>& buffers() const { return buffer_infos_; }
+  int find_buffer(const std::string& name) const;   // a persistent one; -1 if there is none
   // A buffer's values: of the copy that belongs to the shard on this thread, else of the first.
   Tensor buffer(int index) const;
   const Tensor& buffer_values() const { return buffers_[0]; }   // flat, the first copy

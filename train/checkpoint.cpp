@@ -30,7 +30,9 @@ void save_checkpoint(const RunPaths& paths, Training& training, const Position& 
   std::filesystem::remove_all(folder);
   make_folders(folder);
   const ParameterStore& store = training.model->store;
-  write_safetensors((folder / "model.safetensors").string(), weight_entries(store, training.model->store.values()),
+  std::map<std::string, SafetensorsEntry> model = weight_entries(store, training.model->store.values());
+  model.merge(buffer_entries(store));
+  write_safetensors((folder / "model.safetensors").string(), model,
                     {{"format", "pt"}, {"model_hash", hash_text(training.recipe)}});
   const Tensor vectors = Tensor::from(Shape{int64_t(training.norms->state().size())}, training.norms->state(), DType::f32);
   std::map<std::string, SafetensorsEntry> state{{"power_iteration", to_entry(vectors)}};

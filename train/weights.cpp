@@ -49,30 +49,41 @@ SafetensorsEntry to_entry(const Tensor& tensor) {
 }
 
 void load_weights(ParameterStore& store, const SafetensorsFile& file, bool partial, const std::string& prefix) {
-  std::vector<bool> found(store.parameters().size(), false);
+  std::vector<bool> found(store.parameters().size(), false), found_buffers(store.buffers().size(), false);
   for (const auto& [full_name, entry] : file.tensors()) {
     if (!full_name.starts_with(prefix)) continue;
     const std::string name = stripped(full_name.substr(prefix.size()));
     if (is_buffer(name)) continue;
-    const int index = store.find(name);
-    if (index < 0) {
+    const int index = store.find(name), buffer = index < 0 ? store.find_buffer(name) : -1;
+    if (index < 0 && buffer < 0) {
       if (partial) continue;
       fail(Exit::bad_data, file.path(), " belongs to another model: it has a tensor ", name, ", which this model does not");
     }
-    const Tensor to = store.raw(index);
-    if (Shape(entry.shape) != to.shape())
+    const Tensor to = index >= 0 ? store.raw(index) : store.buffer(buffer);
+    const bool counter = to.size() == 1 && entry.shape.empty();   // PyTorch's counters have no dimension
+    if (Shape(entry.shape) != to.shape() && !counter)
       fail(Exit::bad_data, file.path(), " belongs to another model: its ", name, " is ", Shape(entry.shape), ", this model's is ", to.shape());
     const Tensor from = to_tensor(entry, store.dtype(), file.path() + ": " + name);
     std::memcpy(to.raw(), from.raw(), from.bytes());
-    found[index] = true;
+    (index >= 0 ? found[index] : found_buffers[buffer]) = true;
   }
   for (size_t i = 0; i < found.size() && !partial; i++)
     if (!found[i]) fail(Exit::bad_data, file.path(), " belongs to another model: it lacks ", store.parameters()[i].name);
+  for (size_t i = 0; i < found_buffers.size() && !partial; i++)
+    if (!found_buffers[i] && store.buffers()[i].persistent)
+      fail(Exit::bad_data, file.path(), " belongs to another model: it lacks ", store.buffers()[i].name);
 }
 
 std::map<std::string, SafetensorsEntry> weight_entries(const ParameterStore& store, const Tensor& flat, const std::string& prefix) {
   std::map<std::string, SafetensorsEntry> entries;
   for (size_t i = 0; i < store.parameters().size(); i++)
     entries[prefix + store.parameters()[i].name] = to_entry(store.slice_of(flat, int(i)));
+  return entries;
+}
+
+std::map<std::string, SafetensorsEntry> buffer_entries(const ParameterStore& store) {
+  std::map<std::string, SafetensorsEntry> entries;
+  for (size_t i = 0; i < store.buffers().size(); i++)
+    if (store.buffers()[i].persistent) entries[store.buffers()[i].name] = to_entry(store.buffer(int(i)));
   return entries;
 }

@@ -11,9 +11,11 @@ Tensor to_tensor(const SafetensorsEntry& entry, DType dtype, const std::string& 
 // A tensor as a file's; the tensor must live until the file is written.
 SafetensorsEntry to_entry(const Tensor& tensor);
 
-// Fills the parameters from the file. Names are PyTorch's; the prefixes module. and _orig_mod. are stripped, and the buffers
+// Fills parameters and persistent buffers from the file. Names are PyTorch's; the prefixes module. and _orig_mod. are stripped, and the buffers
 // relative_position_index and attn_mask of Swin's files are skipped. Missing or extra names and other shapes are Errors that say which;
 // `partial` allows missing and extra ones.
 void load_weights(ParameterStore& store, const SafetensorsFile& file, bool partial, const std::string& prefix = "");
+// All persistent buffers, as they stand.
+std::map<std::string, SafetensorsEntry> buffer_entries(const ParameterStore& store);
 // All parameters, their values taken from a flat buffer of the store's layout.
 std::map<std::string, SafetensorsEntry> weight_entries(const ParameterStore& store, const Tensor& flat, const std::string& prefix = "");

@@ -1,4 +1,4 @@
-// add, multiply, scale, add_bias, multiply_channels, gelu.
+// add, multiply, scale, add_bias, multiply_channels, gelu, relu.
 #include "op_case.h"
 
 #include <cmath>
@@ -50,6 +50,20 @@ TEST_CASE("ops: multiply_channels") {
 TEST_CASE("ops: gelu") {
   for (const Shape& shape : shapes)
     check_op({.name = str("gelu ", shape), .inputs = {{shape, normal(2)}}, .op = [](const Inputs& in) { return gelu(in[0]); }});
+}
+
+TEST_CASE("ops: relu") {
+  for (const Shape& shape : shapes)
+    check_op({.name = str("relu ", shape), .inputs = {{shape, away_from(0, 0.01, normal())}}, .op = [](const Inputs& in) { return relu(in[0]); }});
+  Tensor x = Tensor::from({4}, std::vector<double>{-2, 0, 3, NAN}, DType::f64);
+  want_grad(x);
+  Tape tape;
+  const TapeScope open(&tape);
+  const Tensor y = relu(x);
+  CHECK(y.slice(0, 3).values() == std::vector<double>{0, 0, 3});
+  CHECK(std::isnan(y.values()[3]));
+  tape.backward(y, Tensor::full({4}, 5, DType::f64));
+  CHECK(grad_of(x).slice(0, 3).values() == std::vector<double>{0, 0, 5});
 }
 
 TEST_CASE("ops: elementwise, large enough for threads") {

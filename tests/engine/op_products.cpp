@@ -59,6 +59,27 @@ TEST_CASE("ops: linear and linear_gelu over several blocks of rows") {
               .samples = 0, .kernels = false, .threads = false});   // threads: see gemm
 }
 
+TEST_CASE("ops: linear and linear_gelu with a scalar alpha") {
+  for (const bool bias : {true, false})
+    for (const Size& size : sizes) {
+      std::vector<Input> inputs = linear_inputs(size, bias);
+      inputs.push_back({{1}, constant(0.37), Role::fixed});
+      const auto split = [=](const Inputs& in) { return Inputs(in.begin(), in.end() - 1); };
+      const auto scaled = [=](const Inputs& in) {   // the product times 0.37, or what bf16 makes of it, and then the bias
+        const Tensor y = scale(linear(in[0], in[1], {}), in.back().item());
+        return bias ? add_bias(y, in[2]) : y;
+      };
+      const std::string name = str(size.x, " to ", size.out, " times alpha", bias ? " with bias" : "");
+      check_op({.name = "linear " + name, .inputs = inputs,
+                .op = [=](const Inputs& in) { return linear(in[0], in[1], bias_of(split(in)), in.back()); }, .twin = scaled,
+                .b16 = bf16_tolerance(size)});
+      if (size.x.size() == 1) continue;   // near a zero of gelu' the rounding of one stored h is all that is left
+      check_op({.name = "linear_gelu " + name, .inputs = inputs,
+                .op = [=](const Inputs& in) { return linear_gelu(in[0], in[1], bias_of(split(in)), in.back()); },
+                .twin = [=](const Inputs& in) { return gelu(scaled(in)); }, .b16 = bf16_tolerance(size)});
+    }
+}
+
 TEST_CASE("ops: matmul") {
   const std::vector<std::array<int64_t, 4>> extents{{1, 1, 1, 1}, {3, 7, 33, 5}, {2, 33, 1, 7}, {2, 16, 8, 32}};
   for (const auto& [b, m, k, n] : extents)
@@ -102,6 +123,8 @@ TEST_CASE("ops: products refuse shapes that do not agree") {
   CHECK_THROWS_AS(linear_gelu(x, Tensor::zeros({4, 2}, DType::f32), {}), Error);
   CHECK_THROWS_WITH_AS(weight_norm(w, Tensor::zeros({3}, DType::f32)),
                        doctest::Contains("[weight_norm] weight is [4, 3], gain is [3]"), Error);
+
+  CHECK_THROWS_WITH_AS(linear(x, w, {}, Tensor::zeros({4}, DType::f32)), doctest::Contains("alpha must be one number, given [4]"), Error);
   CHECK_THROWS_AS(matmul(x, w, true), Error);
   CHECK_THROWS_AS(matmul(Tensor::zeros({2, 3, 4}, DType::f32), Tensor::zeros({3, 4, 5}, DType::f32), false), Error);
   CHECK_THROWS_AS(matmul(Tensor::zeros({2, 3, 4}, DType::f32), Tensor::zeros({2, 4, 5}, DType::f32), true), Error);

@@ -90,6 +90,32 @@ TEST_CASE("ops: residual") {
             .op = [](const Inputs& in) { return residual(in[0], in[1], in[2], dropping(0.4)); }, .samples = 3, .kernels = false});
 }
 
+TEST_CASE("ops: residual with a weight of its skip") {
+  for (const double skip : {0.83, 1.7})
+    for (const bool alpha : {false, true})
+      for (const Shape& shape : shapes)
+        check_op({.name = str("residual ", shape, alpha ? " alpha" : "", " skip ", skip), .inputs = residual_inputs(shape, alpha),
+                  .op = [=](const Inputs& in) { return residual(in[0], in[1], alpha ? in[2] : Tensor(), dropping(0.4), skip); },
+                  .twin = [=](const Inputs& in) { return by_hand(scale(in[0], skip), in[1], alpha ? in[2] : Tensor(), dropping(0.4)); },
+                  .samples = 24});
+  check_op({.name = "residual of a tensor and itself, skip 0.83", .inputs = {{{3, 5}}},
+            .op = [](const Inputs& in) { return residual(in[0], in[0], {}, dropping(0.4), 0.83); }});
+}
+
+TEST_CASE("ops: residual with one alpha for all channels, learned or constant") {
+  for (const Role role : {Role::weight, Role::wide_weight, Role::fixed})
+    for (const double skip : {1.0, 0.83})
+      for (const Shape& shape : {Shape{1, 1}, Shape{7, 33}, Shape{6, 3, 32}})
+        check_op({.name = str("residual ", shape, " one alpha, skip ", skip), .inputs = {{shape}, {shape}, {{1}, constant(0.37), role}},
+                  .op = [=](const Inputs& in) { return residual(in[0], in[1], in[2], dropping(0.4), skip); },
+                  .twin = [=](const Inputs& in) {
+                    const Tensor branch = multiply_channels(in[1].view({shape.size(), 1}), in[2]).view(shape);
+                    return by_hand(scale(in[0], skip), branch, {}, dropping(0.4));
+                  },
+                  .f32 = {1e-10, 1e-5},   // the gradient of alpha is one number, a sum of up to 576 that may nearly cancel
+                  .samples = 24});
+}
+
 TEST_CASE("ops: residual_norm") {
   for (const RowNorm norm : {RowNorm::layer, RowNorm::center})
     for (const bool keep_sum : {true, false}) {

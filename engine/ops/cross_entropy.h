@@ -1,0 +1,85 @@
+// cross_entropy.h: what both cross entropies share: the rows forward and backward. Where the targets t come from is a parameter:
+//   counts(row)                          whether the row does at all
+//   mass(team, row)                      sum over k of t_k
+//   loss(team, row, in, log_partition)   sum over k of t_k (log_partition - in_k)
+//   row(row)(k)                          t_k
+#pragma once
+#include "engine/map.h"
+#include "engine/math.h"
+
+namespace cross_entropy_rows {
+
+template <class T, class Targets> struct Forward {
+  const T* x;
+  Targets targets;
+  int64_t classes;
+  template <class Team> HD void operator()(int64_t row, const Team& team, const ColumnSums<Compute<T>>& sums) const {
+    using C = Compute<T>;
+    const T* in = x + row * classes;
+    if (!targets.counts(row)) return;
+    const C top = team.template max<C>(classes, [&](int64_t j) { return C(in[j]); });
+    const C partition = team.template sum<C>(classes, [&](int64_t j) { return fast_exp(C(in[j]) - top); });
+    const C loss = targets.loss(team, row, in, top + C(log(partition)));
+    if (team.leads()) sums.add(0, 0, loss);
+  }
+};
+
+template <class T, class Targets> struct Backward {   // dx = weight dy (softmax(x) sum(t) - t)
+  const T* x;
+  Targets targets;
+  const Compute<T>* dy;
+  T* dx;
+  bool add;
+  Compute<T> weight;
+  int64_t classes;
+  template <class Team> HD void operator()(int64_t row, const Team& team) const {
+    using C = Compute<T>;
+    const T* in = x + row * classes;
+    T* out = dx + row * classes;
+    const bool keep_old = add;
+    if (!targets.counts(row)) {
+      if (!keep_old) team.each(classes, [&](int64_t j) { out[j] = T(C(0)); });
+      return;
+    }
+    const C top = team.template max<C>(classes, [&](int64_t j) { return C(in[j]); });
+    const C partition = team.template sum<C>(classes, [&](int64_t j) { return fast_exp(C(in[j]) - top); });
+    const C factor = weight * *dy, share = targets.mass(team, row) / partition;
+    const auto target = targets.row(row);
+    team.each(classes, [&](int64_t j) {
+      const C old = keep_old ? C(out[j]) : C(0);
+      out[j] = T(old + factor * (fast_exp(C(in[j]) - top) * share - target(j)));
+    });
+  }
+};
+
+template <class C> struct Weighted {
+  const C* sum;
+  C* loss;
+  C weight;
+  HD void operator()(int64_t) const { *loss = weight * *sum; }
+};
+
+// The op itself. targets_of<T>() makes Targets<T>; it holds what they point to, so that backward can ask again.
+template <template <class> class Targets, class Of>
+Tensor loss(const char* op, const Tensor& logits, double weight, const Of& targets_of) {
+  const int64_t classes = logits.dim(1);
+  Tensor loss = Tensor::empty({1}, logits.dtype() == DType::f64 ? DType::f64 : DType::f32, logits.device());
+  dispatch(logits.dtype(), [&]<class T>() {
+    using C = Compute<T>;
+    const Forward<T, Targets<T>> f{logits.data<T>(), targets_of.template operator()<T>(), classes};
+    const Tensor sum = map_rows_reduce<C>(logits.device(), logits.rows(), 1, 1, f);
+    map(logits.device(), 1, Weighted<C>{sum.data<C>(), loss.data<C>(), C(weight)});
+  });
+  record(op, loss, {logits}, [=](const Tensor& dy) {
+    auto target = into(logits);
+    dispatch(logits.dtype(), [&]<class T>() {
+      using C = Compute<T>;
+      map_rows(logits.device(), logits.rows(),
+               Backward<T, Targets<T>>{logits.data<T>(), targets_of.template operator()<T>(), dy.data<C>(), target.grad.data<T>(),
+                                       target.beta != 0, C(weight), classes});
+    });
+  });
+  return loss;
+}
+
+}  // namespace cross_entropy_rows

@@ -107,21 +107,21 @@ def soft_cap(w, alpha):
     return w + alpha * w @ w.t() @ w
 
 
+def groups(name, heads):
+    """How many matrices a weight is: with heads > 1, every head's rows of q_proj, k_proj and v_proj are one of their own."""
+    return heads if name.rsplit(".", 2)[-2] in ("q_proj", "k_proj", "v_proj") else 1
+
+
 class Muon(Optimizer):
     """Momentum as a moving average without Nesterov, orthogonalised and scaled so that a step's norm from RMS to RMS is lr; then
-    the soft cap. heads > 1: every head's rows of q_proj, k_proj and v_proj are a matrix of their own. The embedding moves by
-    its rows' momentum at RMS 1, and each row is capped at RMS 1."""
-
-    def __init__(self, model, settings, heads=1):
-        super().__init__(model, settings)
-        self.heads = heads
+    the soft cap. The embedding moves by its rows' momentum at RMS 1, and each row is capped at RMS 1."""
 
     def update(self, name, w, g, m):
         m.add_((1 - self.settings["momentum"]) * (g - m))
         if name == "embed.weight":
             return self.update_rows(w, m)
-        groups = self.heads if name.rsplit(".", 2)[-2] in ("q_proj", "k_proj", "v_proj") else 1
-        for part, momentum in zip(w.chunk(groups), m.chunk(groups)):
+        count = groups(name, self.settings["heads"])
+        for part, momentum in zip(w.chunk(count), m.chunk(count)):
             self.update_matrix(part, momentum)
 
     def update_matrix(self, w, m):

@@ -67,8 +67,10 @@ class Batch(ChannelNorm):
     def __init__(self, parts, width):
         super().__init__(parts, width)
         self.register_buffer("running_mean", torch.zeros(width))
+        self.add_buffers(width)
 
     def forward(self, x):
+        self.iters += self.training
         y = F.batch_norm(x.reshape(-1, x.shape[-1]), self.running_mean, self.running_var, self.weight, self.bias,
                          self.training, 1 - self.alpha, self.eps)
         return y.view(x.shape)

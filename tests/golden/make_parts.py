@@ -66,6 +66,8 @@ LARS = dict(name="lars", lr=0.05, momentum=0.9, trust_coefficient=0.1, eps=1e-8,
 LION = dict(name="lion", lr=1e-3, betas=(0.9, 0.99), weight_decay=0.05, weight_decay_1d=5e-4, clip_grad=0.0)
 MUON = dict(name="muon", lr=0.05, momentum=0.95, nesterov=False, coefficients="youjiacheng6", update_scale="rms",
             weight_decay=0.0, weight_decay_1d=0.0, clip_grad=0.0)
+MUON_ROWS = dict(MUON, embedding="rows")
+MUON_ADAMW = dict(MUON, adamw_lr=0.1, betas=(0.9, 0.95), eps=1e-8)
 SOFT_CAP = dict(method="spectral_soft_cap", sigma_max=1.0)
 
 # scale of each step's images where statistics outlive a step: they vary, and the seventh is an outlier
@@ -94,8 +96,9 @@ FILES = [
     ("mlp", MLP, mlp.ENFORCED, ADAMW, {}),
     ("gpt_enforced", GPT, ENFORCED, ADAMW, {"gain": 2.0}),
     ("mlp_muon", MLP, mlp.ENFORCED, MUON, {"constraint": SOFT_CAP}),
-    ("gpt_enforced_muon", GPT, replace(ENFORCED, attention_scale=4.0), MUON, {"constraint": dict(SOFT_CAP, per_head=False)}),
-    ("gpt_enforced_muon_heads", GPT, replace(ENFORCED, attention_scale=4.0), MUON, {"constraint": dict(SOFT_CAP, per_head=True)}),
+    ("gpt_enforced_muon", GPT, replace(ENFORCED, attention_scale=4.0), MUON_ROWS, {"constraint": dict(SOFT_CAP, per_head=False)}),
+    ("gpt_enforced_muon_heads", GPT, replace(ENFORCED, attention_scale=4.0), MUON_ROWS, {"constraint": dict(SOFT_CAP, per_head=True)}),
+    ("gpt_enforced_muon_adamw", GPT, replace(ENFORCED, attention_scale=4.0), MUON_ADAMW, {"constraint": dict(SOFT_CAP, per_head=True)}),
     ("vit_sgd", UNBIASED_VIT, p.Parts(norm_eps=1e-6), SGD, {}),
     ("vit_lars", UNBIASED_VIT, p.Parts(norm_eps=1e-6), LARS, {}),
     ("vit_lion", UNBIASED_VIT, p.Parts(norm_eps=1e-6), LION, {}),
@@ -115,6 +118,7 @@ def recipe(config, parts, optimizer, constraint):
         keys = {k: v for k, v in keys.items() if k.removeprefix("model.") not in {f.name for f in fields(parts)}}
     if config.family == "mlp":  # it has no tokens and no branches
         keys = {k: v for k, v in keys.items() if not k.startswith("parts.") or k in ("parts.norm", "parts.weight", "parts.activation")}
+        keys["model.num_heads"] = "[1]"
     else:
         keys["model.drop_path_rate"] = "0"
     keys.update({"optimizer." + k: p.text(v) for k, v in optimizer.items()})
@@ -215,9 +219,9 @@ def first_step(model, logits, loss):
 
 
 def join_stripes(out):
-    """The heads of a block's stripes, vertical ones first, under the name of the block's attention."""
+    """The heads of a block's stripes, vertical ones first, under the name of the block."""
     for name in [n for n in out if n.startswith("entropy.") and ".attns." in n]:
-        whole, entropy = name.rsplit(".", 1)[0], out.pop(name)
+        whole, entropy = name[:name.index(".attns.")], out.pop(name)
         out[whole] = np.concatenate([out[whole], entropy]) if whole in out else entropy
     return out
 

@@ -114,7 +114,15 @@ def groups(name, heads):
 
 class Muon(Optimizer):
     """Momentum as a moving average without Nesterov, orthogonalised and scaled so that a step's norm from RMS to RMS is lr; then
-    the soft cap. The embedding moves by its rows' momentum at RMS 1, and each row is capped at RMS 1."""
+    the soft cap. The embedding moves by its rows' momentum at RMS 1, or by AdamW; each row is capped at RMS 1."""
+
+    def __init__(self, model, settings):
+        super().__init__(model, settings)
+        self.adamw = None
+        if "adamw_lr" in settings:
+            rest = [w for name, w in self.named if name == "embed.weight"]
+            self.adamw = torch.optim.AdamW(rest, lr=settings["lr"] * settings["adamw_lr"], betas=settings["betas"],
+                                           eps=settings["eps"], weight_decay=settings["weight_decay_1d"])
 
     def update(self, name, w, g, m):
         m.add_((1 - self.settings["momentum"]) * (g - m))
@@ -132,8 +140,11 @@ class Muon(Optimizer):
         assert torch.linalg.matrix_norm(w, 2) / scale <= sigma_max * (1 + 1e-9)
 
     def update_rows(self, w, m):
-        rms = m.square().mean(1, keepdim=True).sqrt()
-        w.sub_(self.settings["lr"] * torch.where(rms > 0, m / rms, m))
+        if self.adamw:
+            self.adamw.step()
+        else:
+            rms = m.square().mean(1, keepdim=True).sqrt()
+            w.sub_(self.settings["lr"] * torch.where(rms > 0, m / rms, m))
         w.div_(w.square().mean(1, keepdim=True).sqrt().clamp_min(1.0))
 
 

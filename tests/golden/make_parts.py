@@ -38,12 +38,14 @@ BATCH, STEPS = 4, 10
 
 VIT = vit.Config(img_size=16, patch_size=4, num_classes=5, embed_dim=16, depths=(2,), num_heads=(2,), mlp_ratio=2.0)
 UNBIASED_VIT = replace(VIT, qkv_bias=False)  # a key's bias has no gradient: the sign that Lion takes of it is rounding
+POST_VIT = replace(VIT, norm_position="post")
 BARE_VIT = replace(VIT, qkv_bias=False, bias=False)
 SWIN = twins.swin(img_size=16, patch_size=2, num_classes=5, embed_dim=8, depths=(2, 2), num_heads=(2, 4), window_size=4,
                   mlp_ratio=2.0)
 CSWIN = cswin.Config(img_size=32, num_classes=5, embed_dim=8, depths=(1, 2, 1), num_heads=(2, 4, 8), stripe_widths=(2, 1, 2),
                      mlp_ratio=2.0)
 LIPSFORMER_CSWIN = replace(CSWIN, conv_branches=True, depths=(1, 1, 1))
+SHORT_LIPSFORMER_CSWIN = replace(LIPSFORMER_CSWIN, depths=(1, 1), num_heads=(2, 4), stripe_widths=(2, 2))
 T2T = t2t.Config(img_size=32, num_classes=5, embed_dim=16, depths=(2,), num_heads=(2,), mlp_ratio=2.0, token_dim=8)
 MLP = mlp.Config(img_size=6, num_classes=5, embed_dim=16, depths=(3,))
 GPT = gpt.Config(vocab_size=13, context=12, embed_dim=16, depths=(2,), num_heads=(2,), mlp_ratio=2.0)
@@ -83,6 +85,8 @@ FILES = [
     ("vit_l2", UNBIASED_VIT, p.Parts(norm_eps=1e-6, attention="l2", qkv="separate"), ADAMW, {}),
     ("vit_ball_spectral", VIT, BALL, ADAMW, {}),
     ("vit_enforced", BARE_VIT, replace(ENFORCED, attention_scale=4.0), ADAMW, {}),
+    ("vit_deepnorm", POST_VIT, p.Parts(residual="deepnorm"), ADAMW, {}),
+    ("vit_admin", POST_VIT, p.Parts(residual="admin"), ADAMW, {}),
     ("vit_unified", VIT, smoothed("unified", "pooled"), ADAMW, {"scales": SCALES, "draw": 2}),
     ("vit_unified_per_channel", VIT, smoothed("unified", "per_channel"), ADAMW, {"scales": SCALES, "draw": 2}),
     ("vit_batch", VIT, smoothed("batch"), ADAMW, {"scales": SCALES}),
@@ -91,6 +95,7 @@ FILES = [
     ("swin_unified", SWIN, smoothed("unified"), ADAMW, {"scales": SCALES}),
     ("cswin", CSWIN, LAYER, ADAMW, {}),
     ("lipsformer_cswin", LIPSFORMER_CSWIN, cswin.LIPSFORMER, ADAMW, {}),
+    ("lipsformer_cswin_sigma", SHORT_LIPSFORMER_CSWIN, replace(cswin.LIPSFORMER, weight="sigma_reparam"), ADAMW, {}),
     ("t2t", T2T, LAYER, ADAMW, {}),
     ("t2t_unified", T2T, smoothed("unified", "pooled"), ADAMW, {"scales": SCALES, "iters": 995, "draw": 4}),
     ("mlp", MLP, mlp.ENFORCED, ADAMW, {}),
@@ -142,6 +147,8 @@ def randomise(model, random, gain, capped, heads):
         leaf = name.rsplit(".", 1)[-1]
         if leaf == "scale":
             value = 0.4 + 0.15 * draw
+        elif leaf == "omega":
+            value = 1.2 + 0.2 * draw
         elif leaf in ("relative_position_bias_table", "cls_token", "pos_embed"):
             value = 0.5 * draw
         elif leaf == "bias":

@@ -6,6 +6,7 @@
 #   NAME.gain [out]                          weight_norm
 #   attn.q_norm.weight, attn.k_norm.weight [d]       qk_norm, over each head's d channels
 #   alpha1.scale, alpha2.scale               [D] weighted and layer_scale, [1] rezero
+#   alpha1.omega, alpha2.omega               [D] admin
 import math
 from dataclasses import dataclass, fields
 
@@ -34,7 +35,7 @@ class Parts:
     temperature: float = 1.0  # every attention's logits are divided by it
     qk_norm: str = "none"  # none | layer | rms
     qkv: str = "fused"  # fused | separate; l2 ties q and k and has q_proj and v_proj
-    residual: str = "plain"  # plain | weighted | layer_scale | rezero | convex
+    residual: str = "plain"  # plain | weighted | layer_scale | rezero | convex | deepnorm | admin
     alpha: float = 0.0  # at the start; convex: for ever, and 0 is one over the number of branches
     weight: str = "plain"  # plain | sigma_reparam | spectral_norm | weight_norm
     gamma_init: str = "sigma"  # sigma | one
@@ -198,10 +199,15 @@ class Residual(nn.Module):
         if parts.residual in scales:
             self.scale = nn.Parameter(torch.full((scales[parts.residual],), parts.alpha))
         self.scaled = parts.residual in scales
+        self.skip = branches ** 0.25 if parts.residual == "deepnorm" else 1.0
+        if parts.residual == "admin":
+            self.omega = nn.Parameter(torch.ones(width))
+            self.skip = self.omega
 
     def forward(self, x, branch):
         if self.share is not None:
             return (1 - self.share) * x + self.share * branch
+        x = self.skip * x
         return x + (self.scale * branch if self.scaled else branch)
 
 
@@ -302,10 +308,11 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """The norm stands before each branch."""
+    """The norm stands before each branch, or, with post, after each sum."""
 
-    def __init__(self, parts, width, heads, hidden, blocks, qkv_bias=True, bias=True, causal=False):
+    def __init__(self, parts, width, heads, hidden, blocks, qkv_bias=True, bias=True, causal=False, post=False):
         super().__init__()
+        self.post = post
         self.norm1 = make_norm(parts, width)
         self.attn = Attention(parts, width, heads, qkv_bias, bias, causal)
         self.alpha1 = Residual(parts, width, 2 * blocks)
@@ -314,6 +321,9 @@ class Block(nn.Module):
         self.alpha2 = Residual(parts, width, 2 * blocks)
 
     def forward(self, x):  # [B, N, C]
+        if self.post:
+            x = self.norm1(self.alpha1(x, self.attn(x)))
+            return self.norm2(self.alpha2(x, self.mlp(x)))
         x = self.alpha1(x, self.attn(self.norm1(x)))
         return self.alpha2(x, self.mlp(self.norm2(x)))
 

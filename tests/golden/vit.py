@@ -31,6 +31,7 @@ class Config:
     num_heads: tuple = (12,)
     mlp_ratio: float = 4.0
     qkv_bias: bool = True
+    norm_position: str = "pre"  # pre | post (after each sum, and then there is no last norm)
     bias: bool = True  # of every other linear map and of the patch convolution; false leaves qkv without one, too
 
 
@@ -47,14 +48,14 @@ class Vit(nn.Module):
     def __init__(self, config, parts):
         super().__init__()
         width, (depth,), (heads,) = config.embed_dim, config.depths, config.num_heads
-        tokens = (config.img_size // config.patch_size) ** 2
+        tokens, post = (config.img_size // config.patch_size) ** 2, config.norm_position == "post"
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, tokens + 1, width))
         self.patch_embed = PatchEmbed(config, parts)
         self.blocks = nn.Sequential(*(
-            p.Block(parts, width, heads, int(width * config.mlp_ratio), depth, config.qkv_bias and config.bias, config.bias)
-            for _ in range(depth)))
-        self.norm = p.make_norm(parts, width)
+            p.Block(parts, width, heads, int(width * config.mlp_ratio), depth, config.qkv_bias and config.bias, config.bias,
+                    post=post) for _ in range(depth)))
+        self.norm = nn.Identity() if post else p.make_norm(parts, width)
         self.head = p.Linear(parts, width, config.num_classes, config.bias)
 
     def forward(self, images):  # [B, in, H, W] -> [B, classes]

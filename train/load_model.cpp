@@ -32,7 +32,10 @@ LoadedModel load_model(const ModelSource& source) {
     loaded.weights = (sound_checkpoint(run) / "state.safetensors").string();
     const SafetensorsFile file(loaded.weights);
     if (loaded.training->recipe.ema.decay == 0) fail(Exit::config, source.target, " kept no averaged weights: its ema.decay is 0");
-    load_weights(loaded.training->model->store, file, false, "ema.");
+    // The average is of the weights; buffers are those of the run.
+    const std::string model = (sound_checkpoint(run) / "model.safetensors").string();
+    load_weights(loaded.training->model->store, SafetensorsFile(model), false);
+    load_weights(loaded.training->model->store, file, true, "ema.");
   } else {
     loaded.weights = source.weights.empty() ? (sound_checkpoint(run) / "model.safetensors").string() : source.weights;
     load_weights(loaded.training->model->store, SafetensorsFile(loaded.weights), false);

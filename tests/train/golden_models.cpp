@@ -47,7 +47,7 @@ void check_golden(const std::string& name, const std::string& dtype, double tole
   input.images = read("images").to(recipe_dtype(training.recipe));
   input.targets = read("targets").to(recipe_dtype(training.recipe));
   input.valid = input.images.dim(0);
-  const StepResult result = training.gradients({input}, 0, false);
+  const StepResult result = training.gradients({input}, 0, Pass::deterministic);
   CHECK(result.loss == doctest::Approx(read("loss").item()).epsilon(tolerance));
   EvalResult sums;
   Tensor logits;
@@ -66,14 +66,14 @@ void check_golden(const std::string& name, const std::string& dtype, double tole
     CAPTURE(store.parameters()[i].name);
     CHECK(worst < std::max(tolerance, 1e-7) * std::max(own, 1e-3 * scale));
   }
-  for (const AttentionInfo& a : training.model->attentions()) {
-    const std::vector<double> expected = read("entropy." + a.name).values();
-    for (int h = 0; h < a.heads; h++)
-      CHECK(result.entropies.sums[a.first_head + h] / result.entropies.samples == doctest::Approx(expected[h]).epsilon(1e-5));
+  for (const Attention* a : training.model->attentions()) {
+    const std::vector<double> expected = read("entropy." + a->name).values();
+    for (int h = 0; h < a->place.heads; h++)
+      CHECK(result.entropies.sums[a->first_head + h] / result.entropies.samples == doctest::Approx(expected[h]).epsilon(1e-5));
   }
   const std::vector<double> losses = read("losses").values();
   for (size_t step = 0; step < losses.size(); step++) {
-    const StepResult r = training.gradients({input}, uint32_t(step), false);
+    const StepResult r = training.gradients({input}, uint32_t(step), Pass::deterministic);
     CAPTURE(step);
     CHECK(r.loss == doctest::Approx(losses[step]).epsilon(step_tolerance));
     training.update(1e-3, r);

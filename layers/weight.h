@@ -38,6 +38,7 @@ struct Weight {
   }
   double scalar() const { return alpha_now ? alpha_now().item() : factor; }
 
+  double raw_norm(const NormSource& norms) const { return norms.sigma(raw); }   // of the stored matrix, without its factor
   // Spectral norm of the map, and the largest one of its row groups. Rows of weight_norm have length |gain_r|, so |W^| <= |gain|.
   double norm(const NormSource& norms) const {
     return kind == WeightPart::weight_norm ? std::abs(factor) * l2_norm(gain) : std::abs(scalar()) * norms.sigma(raw);

@@ -47,6 +47,21 @@ Bound Gpt::bound(double, BoundTrace& trace) const {
   return then(b, head.bound(b.out, trace));
 }
 
+double Gpt::published_bound(const NormSource& norms, double overshoot) const {
+  const auto norm = [&](const Linear& l) { return overshoot * l.weight.raw_norm(norms) * std::sqrt(double(l.in) / double(l.out)); };
+  const double share = blocks.empty() ? 0 : blocks[0].branch1.fixed_alpha;
+  double reach = 1, bound = overshoot * norms.row_length(embed) / std::sqrt(double(config.embed_dim));
+  for (const TransformerBlock& block : blocks) {
+    const Attention& a = block.attn;
+    const double out = norm(a.proj), v = norm(a.v_proj), hidden = norm(block.mlp.fc1) * norm(block.mlp.fc2) / 1.1289;
+    const double attention = out / 3 * (v + 2 * v * reach * reach * norm(a.q_proj) * norm(a.k_proj)) * a.part.scale;
+    reach = (1 - share) * reach + share * out / 3 * v * reach;
+    reach = (1 - share) * reach + share * hidden * reach;
+    bound *= ((1 - share) + share * attention) * ((1 - share) + share * hidden);
+  }
+  return bound * norm(head) * config.logit_scale;
+}
+
 std::vector<const Attention*> Gpt::attentions() const {
   std::vector<const Attention*> all;
   for (const TransformerBlock& block : blocks) all.push_back(&block.attn);

@@ -2,9 +2,11 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "models/gpt.h"
 #include "train/commands.h"
 #include "train/ledger.h"
 #include "train/load_model.h"
+#include "train/promised_norms.h"
 
 namespace {
 
@@ -37,8 +39,13 @@ int run_summary(const SummaryOptions& options) {
   const BoundTrace bounds = bound_model(training);
   const Bound& network = bounds.layers.back().bound;
 
-  nlohmann::json json{{"parameters", store.count()}, {"macs", macs}, {"heads", training.model->heads()},
+  int64_t frozen = 0;   // what PyTorch counts as parameters that do not learn
+  for (const BufferInfo& info : store.buffers()) frozen += info.frozen ? info.shape.size() : 0;
+  nlohmann::json json{{"parameters", store.count() + frozen}, {"parameters_frozen", frozen}, {"macs", macs}, {"heads", training.model->heads()},
                       {"bound", {{"kind", name_of(network.kind)}, {"blame", network.blame}}}};
+  const double promised = promised_bound(training);
+  json["bound"]["promised_rms"] = std::isfinite(promised) ? nlohmann::json(promised) : nlohmann::json();
+  json["bound"]["rms"] = std::isfinite(network.rms) ? nlohmann::json(network.rms) : nlohmann::json();
   json["bound"]["l2"] = network.kind == BoundKind::unbounded ? nlohmann::json() : nlohmann::json(network.lipschitz);
   int64_t decayed = 0;
   for (const ParameterInfo& info : store.parameters()) decayed += info.decays() ? info.size() : 0;
@@ -61,8 +68,16 @@ int run_summary(const SummaryOptions& options) {
     fmt::print("{}\n", json.dump());
     return int(Exit::ok);
   }
-  fmt::print("\nparameters  {} ({} with weight decay, {} with little)\nMACs        {} for one image ({:.3f} G)\nheads       {}\n", store.count(),
-             decayed, store.count() - decayed, macs, double(macs) / 1e9, training.model->heads());
+  fmt::print("\nparameters  {} ({} with weight decay, {} with little, {} frozen)\nMACs        {} for one {} ({:.3f} G)\nheads       {}\n", store.count() + frozen,
+             decayed, store.count() - decayed, frozen, macs, training.model->context ? "sequence" : "image", double(macs) / 1e9, training.model->heads());
+  // Bounds that a constraint promises whatever training does, and what the paper's own formula says of them.
+  if (std::isfinite(promised)) {
+    fmt::print("promised    {:.6g} at every step (certified, rms, {})\n", promised, training.model->context ? "embedded tokens to logits" : "patches to logits");
+    const PromisedNorms norms(recipe.constraint.sigma_max);
+    if (const Gpt* gpt = dynamic_cast<const Gpt*>(training.model.get()); gpt && recipe.parts.qkv == "separate" && recipe.parts.residual == "convex")
+      fmt::print("published   {:.6g} by the paper's formula, {:.6g} with all norms a tenth above the cap: not a bound, see docs\n", gpt->published_bound(norms),
+                 gpt->published_bound(norms, 1.1));
+  }
   if (network.kind == BoundKind::unbounded) fmt::print("bound       unbounded at initialisation: {} has none\n", network.blame);
   else fmt::print("bound       {:.6g} at initialisation ({}, l2, normalised pixels to logits)\n", network.lipschitz, name_of(network.kind));
   return int(Exit::ok);

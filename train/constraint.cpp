@@ -23,13 +23,14 @@ template <class T> void multiply(T* w, int64_t n, double factor) {
 Constraint::Constraint(ParameterStore& store, const ConstraintOptions& options)
     : store_(store), options_(options), matrices_(weight_matrices(store)) {
   const std::pair<const char*, Method> methods[] = {
-      {"weight_decay", Method::weight_decay}, {"spectral_weight_decay", Method::spectral_weight_decay},
-      {"spectral_normalize", Method::normalize}, {"stiefel", Method::stiefel}, {"spectral_hammer", Method::hammer},
-      {"spectral_soft_cap", Method::soft_cap}, {"spectral_hard_cap", Method::hard_cap}, {"clipped_weight_decay", Method::clipped_weight_decay}};
+      {"weight_decay", Method::weight_decay},       {"spectral_weight_decay", Method::spectral_weight_decay},
+      {"spectral_normalize", Method::normalize},    {"stiefel", Method::stiefel},
+      {"spectral_hammer", Method::hammer},          {"spectral_soft_cap", Method::soft_cap},
+      {"spectral_hard_cap", Method::hard_cap},      {"clipped_weight_decay", Method::clipped_weight_decay}};
   const auto found = std::find_if(std::begin(methods), std::end(methods), [&](const auto& m) { return options.method == m.first; });
   if (found == std::end(methods))
-    fail(Exit::config, "there is no constraint ", options.method, ": choose none, weight_decay, spectral_weight_decay, spectral_normalize, stiefel, ",
-         "spectral_hammer, spectral_soft_cap, spectral_hard_cap or clipped_weight_decay");
+    fail(Exit::config, "there is no constraint ", options.method, ": choose none, weight_decay, spectral_weight_decay, spectral_normalize, ",
+         "stiefel, spectral_hammer, spectral_soft_cap, spectral_hard_cap or clipped_weight_decay");
   method_ = found->second;
   if (!(options.sigma_max > 0)) fail(Exit::config, "constraint.sigma_max must be above 0, it is ", options.sigma_max);
   const bool decays = method_ == Method::spectral_weight_decay || method_ == Method::clipped_weight_decay;
@@ -60,11 +61,13 @@ bool Constraint::promises() const {
   return method_ == Method::normalize || method_ == Method::stiefel || method_ == Method::soft_cap || method_ == Method::hard_cap;
 }
 
-template <class T> double Constraint::estimate(const WeightMatrix& m, int64_t index, std::vector<double>& left, std::vector<double>& right) {
+template <class T>
+double Constraint::estimate(const WeightMatrix& m, int64_t index, std::vector<double>& left, std::vector<double>& right) {
   left.resize(m.rows), right.resize(m.columns);
+  const T* w = store_.values().data<T>() + m.offset;
+  T* x = vectors.data<T>() + vector_at_[index];
   double sigma = 0;
-  for (int i = 0; i < options_.power_iterations; i++)
-    sigma = power_iteration(store_.values().data<T>() + m.offset, m.rows, m.columns, vectors.data<T>() + vector_at_[index], left.data(), right.data());
+  for (int i = 0; i < options_.power_iterations; i++) sigma = power_iteration(w, m.rows, m.columns, x, left.data(), right.data());
   return sigma;
 }
 
@@ -108,7 +111,8 @@ template <class T> void Constraint::enforce(const WeightMatrix& m, int64_t index
   if (gram.within(limit(m))) return;
   std::vector<double> left, right;
   const double bound = gram.upper_bound(estimate<T>(m, index, left, right));
-  if (std::isfinite(bound)) multiply(w, m.size(), storable<T>(limit(m), m.smaller()) / bound);   // a weight that is not finite is for the guard
+  if (!std::isfinite(bound)) return;   // a weight that is not finite is for the guard
+  multiply(w, m.size(), storable<T>(limit(m), m.smaller()) / bound);
 }
 
 template <class T> void Constraint::cap_rows(const ParameterInfo& embedding) {

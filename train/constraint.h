@@ -19,9 +19,9 @@ struct ConstraintOptions {
 // Every matrix (a group of rows is one of its own) is mapped after each step, on W / sqrt(out / in). Each token's row of an embedding is
 // kept at a root mean square of 1 at most. Biases, tables and depthwise kernels are left alone.
 //
-// promises: spectral_normalize, stiefel, spectral_soft_cap and spectral_hard_cap say that no matrix is ever above sigma_max. That is enforced
-// with every optimizer: after the map each matrix is proved to be within sigma_max (Cholesky in f64, every rounding counted), or it is
-// divided by a proved upper bound. The decays and the hammer promise nothing, and nothing is enforced.
+// promises: spectral_normalize, stiefel, spectral_soft_cap and spectral_hard_cap say that no matrix is ever above sigma_max. That is
+// enforced with every optimizer: after the map each matrix is proved to be within sigma_max (Cholesky in f64, every rounding counted), or
+// it is divided by a proved upper bound. The decays and the hammer promise nothing, and nothing is enforced.
 class Constraint {
  public:
   Constraint(ParameterStore& store, const ConstraintOptions& options);

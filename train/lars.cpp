@@ -72,4 +72,6 @@ class Lars : public Optimizer {
 
 }  // namespace
 
-std::unique_ptr<Optimizer> make_lars(ParameterStore& store, const OptimizerOptions& options) { return std::make_unique<Lars>(store, options); }
+std::unique_ptr<Optimizer> make_lars(ParameterStore& store, const OptimizerOptions& options) {
+  return std::make_unique<Lars>(store, options);
+}

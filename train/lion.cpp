@@ -49,4 +49,6 @@ class Lion : public Optimizer {
 
 }  // namespace
 
-std::unique_ptr<Optimizer> make_lion(ParameterStore& store, const OptimizerOptions& options) { return std::make_unique<Lion>(store, options); }
+std::unique_ptr<Optimizer> make_lion(ParameterStore& store, const OptimizerOptions& options) {
+  return std::make_unique<Lion>(store, options);
+}

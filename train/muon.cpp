@@ -14,8 +14,9 @@ std::vector<bool> owned_by_muon(const ParameterStore& store, const MuonOptions& 
   for (const ParameterInfo& info : store.parameters())
     owned.push_back(info.kind == ParameterKind::matrix && !named(info.name, options.exclude));
   for (const std::string& word : options.exclude) {
-    const bool found = std::any_of(store.parameters().begin(), store.parameters().end(), [&](const ParameterInfo& info) { return named(info.name, {word}); });
-    if (!found) fail(Exit::config, "muon is to leave ", word, " to AdamW, but no weight's name begins with it");
+    const auto& all = store.parameters();
+    if (std::none_of(all.begin(), all.end(), [&](const ParameterInfo& info) { return named(info.name, {word}); }))
+      fail(Exit::config, "muon is to leave ", word, " to AdamW, but no weight's name begins with it");
   }
   return owned;
 }
@@ -33,8 +34,8 @@ const Coefficients& chosen(const OptimizerOptions& options) {
 }  // namespace
 
 Muon::Muon(ParameterStore& store, const OptimizerOptions& options)
-    : AdamW(store, options, others(owned_by_muon(store, options.muon))), owned_(owned_by_muon(store, options.muon)), packing_(store, owned_),
-      coefficients_(chosen(options)) {
+    : AdamW(store, options, others(owned_by_muon(store, options.muon))), owned_(owned_by_muon(store, options.muon)),
+      packing_(store, owned_), coefficients_(chosen(options)) {
   const std::string& scale = options.muon.scale;
   if (scale != "rms" && scale != "original" && scale != "match_adamw")
     fail(Exit::config, "there is no shape scale ", scale, " for muon: choose rms, original or match_adamw");

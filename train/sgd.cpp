@@ -48,4 +48,6 @@ class Sgd : public Optimizer {
 
 }  // namespace
 
-std::unique_ptr<Optimizer> make_sgd(ParameterStore& store, const OptimizerOptions& options) { return std::make_unique<Sgd>(store, options); }
+std::unique_ptr<Optimizer> make_sgd(ParameterStore& store, const OptimizerOptions& options) {
+  return std::make_unique<Sgd>(store, options);
+}

@@ -21,8 +21,8 @@ template <class T> void add_cubic(T* w, int64_t rows, int64_t columns, double st
 
 }  // namespace
 
-// With u = a k^2 the condition p(k) = sigma_max reads 3 u^2 - 3 u^3 + u^4 = (k - sigma_max) / k, and the left side rises on [0, 1]. p rises on
-// [0, k] only if u <= 1/3; else its inner maximum is (31/27)(2/3) k / sqrt(3 u), which must not be above sigma_max either.
+// With u = a k^2 the condition p(k) = sigma_max reads 3 u^2 - 3 u^3 + u^4 = (k - sigma_max) / k, and the left side rises on [0, 1]. p
+// rises on [0, k] only if u <= 1/3; else its inner maximum is (31/27)(2/3) k / sqrt(3 u), which must not be above sigma_max either.
 double soft_cap_strength(double sigma_max, double k) {
   if (!(k > sigma_max)) return 0;
   const double target = (k - sigma_max) / k;
@@ -50,8 +50,8 @@ template <class T> void stiefel(T* w, int64_t rows, int64_t columns, double limi
   for (int64_t i = 0; i < rows * columns; i++) w[i] = T(limit * double(w[i]));
 }
 
-// min(s, b) = (b + s - (b - s) sign(b - s)) / 2 on matrices, with O = msign(W): (b O + W - msign(b I - O W^T) (b O - W)) / 2, the sign taken on
-// the smaller side (I - O^T W from the right where the columns are fewer). The minus of small numbers is why W should be near its cap.
+// min(s, b) = (b + s - (b - s) sign(b - s)) / 2 on matrices, with O = msign(W): (b O + W - msign(b I - O W^T) (b O - W)) / 2, the sign
+// taken on the smaller side (b I - O^T W from the right where the columns are fewer). W must not be far above the cap: b O - W cancels.
 template <class T> void hard_cap(T* w, int64_t rows, int64_t columns, double limit, double part) {
   const bool wide = rows <= columns;
   const int64_t n = rows * columns, small = std::min(rows, columns), large = std::max(rows, columns);

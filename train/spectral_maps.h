@@ -2,10 +2,10 @@
 #pragma once
 #include <cstdint>
 
-// Spectral soft cap (Newhouse et al. 2025): W <- W - a W W^T W, then W <- W + a W W^T W; in normalised units, a = strength / scale^2.
-// The strength a for which p(k) = sigma_max, p(x) = (x - a x^3) + a (x - a x^3)^3, so that a weight at sigma_max comes back to it if decay and
-// step take it to k at most; 0 if k <= sigma_max. Where k > sigma_max / 0.7654 a strength that only meets that point would let smaller
-// values out above sigma_max; then it is as much larger as it takes, up to a k^2 = 1, which serves until k = 2.26 sigma_max.
+// Spectral soft cap (Newhouse et al. 2025): W <- W - a W W^T W, then W <- W + a W W^T W, so x -> p(x) = (x - a x^3) + a (x - a x^3)^3.
+// The strength is the a for which p(k) = sigma_max: a weight at sigma_max comes back to it if decay and step take it to k at most. It is 0
+// if k <= sigma_max. Where k > sigma_max / 0.7654 this would let values below k out above sigma_max; then it is as much larger as it
+// takes, up to a k^2 = 1, which serves until k = 2.26 sigma_max. For W / scale the strength is a / scale^2.
 double soft_cap_strength(double sigma_max, double k);
 template <class T> void soft_cap(T* w, int64_t rows, int64_t columns, double strength);
 

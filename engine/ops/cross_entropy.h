@@ -36,19 +36,18 @@ template <class T, class Targets> struct Backward {   // dx = weight dy (softmax
     using C = Compute<T>;
     const T* in = x + row * classes;
     T* out = dx + row * classes;
-    const bool keep_old = add;
     if (!targets.counts(row)) {
-      if (!keep_old) team.each(classes, [&](int64_t j) { out[j] = T(C(0)); });
+      if (!add) team.each(classes, [&](int64_t j) { out[j] = T(C(0)); });
       return;
     }
     const C top = team.template max<C>(classes, [&](int64_t j) { return C(in[j]); });
     const C partition = team.template sum<C>(classes, [&](int64_t j) { return fast_exp(C(in[j]) - top); });
     const C factor = weight * *dy, share = targets.mass(team, row) / partition;
     const auto target = targets.row(row);
-    team.each(classes, [&](int64_t j) {
-      const C old = keep_old ? C(out[j]) : C(0);
-      out[j] = T(old + factor * (fast_exp(C(in[j]) - top) * share - target(j)));
-    });
+    const auto gradient = [&](int64_t j) { return factor * (fast_exp(C(in[j]) - top) * share - target(j)); };
+    // Two loops: a choice inside of one keeps the exponential out of vectors.
+    if (add) team.each(classes, [&](int64_t j) { out[j] = T(C(out[j]) + gradient(j)); });
+    else team.each(classes, [&](int64_t j) { out[j] = T(gradient(j)); });
   }
 };
 

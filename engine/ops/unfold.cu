@@ -43,9 +43,10 @@ template <class T> struct Forward {
   }
 };
 
-template <class T> struct Backward {   // each pixel gathers from the patches that hold it, in their order
+// Each pixel gathers from the patches that hold it, in their order. dx is of the computing type: the sum is rounded once.
+template <class T> struct Backward {
   const T* dy;
-  T* dx;
+  Compute<T>* dx;
   bool add;
   Patches p;
   template <class Team> HD void operator()(int64_t pixel, const Team& team) const {
@@ -53,16 +54,14 @@ template <class T> struct Backward {   // each pixel gathers from the patches th
     const int64_t x = pixel % p.width, y = pixel / p.width % p.height, image = pixel / (p.width * p.height);
     const int64_t across = p.across(), down = p.down(), features = p.features(), area = p.kernel * p.kernel;
     const int64_t top = p.first(y), bottom = p.last(y, down), left = p.first(x), right = p.last(x, across);
-    T* out = dx + pixel * p.channels;
-    team.each(p.channels, [&](int64_t c) {
-      C sum = 0;
-      for (int64_t py = top; py <= bottom; py++)
-        for (int64_t px = left; px <= right; px++) {
-          const int64_t place = (y + p.padding - py * p.stride) * p.kernel + x + p.padding - px * p.stride;
-          sum += C(dy[((image * down + py) * across + px) * features + c * area + place]);
-        }
-      out[c] = T((add ? C(out[c]) : C(0)) + sum);
-    });
+    C* out = dx + pixel * p.channels;
+    if (!add) team.each(p.channels, [&](int64_t c) { out[c] = 0; });
+    for (int64_t py = top; py <= bottom; py++)
+      for (int64_t px = left; px <= right; px++) {
+        const int64_t place = (y + p.padding - py * p.stride) * p.kernel + x + p.padding - px * p.stride;
+        const T* from = dy + ((image * down + py) * across + px) * features + place;
+        team.each(p.channels, [&](int64_t c) { out[c] += C(from[c * area]); });
+      }
   }
 };
 
@@ -96,10 +95,13 @@ Tensor unfold(const Tensor& x, int kernel, int stride, int padding) {
     map_rows(x.device(), y.rows(), Forward<T>{x.data<T>(), y.data<T>(), offset, offset + p.features(), offset + 2 * p.features(), p});
   });
   record("unfold", y, {x}, [x, p](const Tensor& dy) {
-    auto target = into(x);
+    const DType wide = x.dtype() == DType::f64 ? DType::f64 : DType::f32;
+    const bool direct = x.dtype() == wide;
+    const Into target = direct ? into(x) : Into{Tensor::empty(x.shape(), wide, x.device()), 0};
     dispatch(dy.dtype(), [&]<class T>() {
-      map_rows(dy.device(), x.rows(), Backward<T>{dy.data<T>(), target.grad.data<T>(), target.beta != 0, p});
+      map_rows(dy.device(), x.rows(), Backward<T>{dy.data<T>(), target.grad.data<Compute<T>>(), target.beta != 0, p});
     });
+    if (!direct) add_to_gradient(target.grad, x);
   });
   return y;
 }

@@ -52,7 +52,8 @@ std::vector<double> gram(const double* a, int64_t count, int64_t length) {
   constexpr int64_t block = 48;
   std::vector<double> g(count * count, 0.0);
   for (int64_t j = 0; j < count; j += block)
-    RowProducts{a + j * length, a + j * length, length, length, 1, g.data() + j * count + j, count}.run(count - j, std::min(block, count - j));
+    RowProducts{a + j * length, a + j * length, length, length, 1, g.data() + j * count + j, count}
+        .run(count - j, std::min(block, count - j));
   return g;
 }
 
@@ -104,7 +105,8 @@ bool factorize(std::vector<double>& a, int64_t n) {
 // Each round, with n = the computed |G|_F: G/n is rounded (|.| changes by at most u |G|_F / n), its Gram matrix by at most gamma(k) of
 // |G/n|_F^2 = 1 (nearly). So the exact largest eigenvalue is at most that of the computed matrix plus delta = gamma(k) + 4 u. It is itself
 // at least 1 / size, because the trace is 1 (nearly): the relative error is at most 2 delta size, which is added to the logarithm as it
-// stands, halved as often as that eigenvalue's logarithm is. What n is does not matter, as long as it is near |G|_F. The last norm is a sum of size^2 squares, or of size numbers.
+// stands, halved as often as that eigenvalue's logarithm is. What n is does not matter, as long as it is near |G|_F. The last norm is a
+// sum of size^2 squares, or of size numbers.
 template <class T> double gram_upper_bound(const T* w, int64_t rows, int64_t columns, int rounds) {
   Rows a = fewer_rows(w, rows, columns);
   if (a.scale == 0) return 0;
@@ -137,8 +139,8 @@ template <class T> GramMatrix::GramMatrix(const T* w, int64_t rows, int64_t colu
 }
 
 // If the factorisation of A [m, m] runs to its end, the exact A has no eigenvalue below -gamma(m + 1) / (1 - gamma(m + 1)) trace(A)
-// (Higham, theorem 10.3 and |R_j|^2 <= a_jj / (1 - gamma); Rump 2006). Here A = (limit^2 - e) I - G with G off by at most gamma(depth) trace(G)
-// and the subtraction by u limit^2; e is the sum of all these, taken twice. So success means limit^2 I - W W^T >= 0.
+// (Higham, theorem 10.3 and |R_j|^2 <= a_jj / (1 - gamma); Rump 2006). Here A = (limit^2 - e) I - G with G off by at most
+// gamma(depth) trace(G) and the subtraction by u limit^2; e is the sum of all these, taken twice. So success means limit^2 I - W W^T >= 0.
 bool GramMatrix::within(double limit) const {
   if (!std::isfinite(scale_) || !(limit >= 0)) return false;
   if (scale_ == 0) return true;

@@ -56,8 +56,8 @@ TEST_CASE("gram norm: never below the truth on 500 random matrices, and closer w
   }
 }
 
-// By the Frobenius norm the ratios are 1.61, 1.066 and 1.0049; the row sums are a little better in the first round or two. From T = 8 on the
-// ratio hangs on the gap between the two largest singular values of the draw and is at most 2^(2^-9) where there is none between two.
+// By the Frobenius norm the ratios are 1.61, 1.066 and 1.0049; the row sums are a little better in the first round or two. From T = 8
+// on the ratio hangs on the gap between the two largest singular values of the draw and is at most 2^(2^-9) where there is none between two.
 TEST_CASE("gram norm: the ratios of a 768 x 768 Gaussian, and its proof by Cholesky") {
   const Matrix m = random_matrix(768, 768, "gaussian");
   const double exact = bound(m, 16);   // within 1e-9 by then: the ratios below say so

@@ -52,8 +52,9 @@ TEST_CASE("constraints: strengths of the soft cap") {
   struct Row {
     double sigma_max, update, alpha;
   };
-  for (const Row& row : {Row{1, 0.01, 0.0580251}, Row{1, 0.05, 0.1224393}, Row{1, 0.1, 0.158864}, Row{2, 0.1, 0.0306098}, Row{2, 0.2, 0.0397161},
-                         Row{3, 0.1, 0.0114098}, Row{6, 0.1, 0.00206546}, Row{6, 0.2, 0.00285246}, Row{8, 0.05, 0.000718834}, Row{16, 0.05, 0.000127171}}) {
+  for (const Row& row : {Row{1, 0.01, 0.0580251}, Row{1, 0.05, 0.1224393}, Row{1, 0.1, 0.158864}, Row{2, 0.1, 0.0306098},
+                         Row{2, 0.2, 0.0397161}, Row{3, 0.1, 0.0114098}, Row{6, 0.1, 0.00206546}, Row{6, 0.2, 0.00285246},
+                         Row{8, 0.05, 0.000718834}, Row{16, 0.05, 0.000127171}}) {
     const double alpha = soft_cap_strength(row.sigma_max, row.sigma_max + row.update);
     CHECK(alpha == doctest::Approx(row.alpha).epsilon(5e-6));
     CHECK(p_of(alpha, row.sigma_max + row.update) == doctest::Approx(row.sigma_max).epsilon(1e-14));
@@ -84,7 +85,8 @@ TEST_CASE("constraints: each map against exact singular values") {
     check_map("spectral_hard_cap", 0, [&](double s, double) { return std::min(s, b); }, size);
     check_map("clipped_weight_decay", 0.3, [&](double s, double) { return 0.7 * s + 0.3 * std::min(s, b); }, size);
     // Without a known update the soft cap measures: k is the largest singular value.
-    check_map("spectral_soft_cap", 0, [&](double s, double top) { return top / b > 2.2 ? NAN : p_of(soft_cap_strength(b, top), s); }, std::min(size, 1.0));
+    check_map("spectral_soft_cap", 0, [&](double s, double top) { return top / b > 2.2 ? NAN : p_of(soft_cap_strength(b, top), s); },
+              std::min(size, 1.0));
   }
   // With one: k follows from it, and a matrix that was within the cap before the step is within it afterwards.
   const double k = b * (1 - 0.02) + 0.4;
@@ -165,8 +167,8 @@ TEST_CASE("constraints: groups of rows are held one by one") {
 }
 
 TEST_CASE("constraints: zero stays calm, and a weight that is not finite is left to the guard") {
-  for (const std::string method : {"weight_decay", "spectral_weight_decay", "spectral_normalize", "stiefel", "spectral_hammer", "spectral_soft_cap",
-                                   "spectral_hard_cap", "clipped_weight_decay"}) {
+  for (const std::string method : {"weight_decay", "spectral_weight_decay", "spectral_normalize", "stiefel", "spectral_hammer",
+                                   "spectral_soft_cap", "spectral_hard_cap", "clipped_weight_decay"}) {
     CAPTURE(method);
     BareModel model({matrix_info("zero", {4, 6}), matrix_info("broken", {3, 3})}, DType::f32, 1, 0);
     fill(model.store.raw(0), Numbers(24));

@@ -36,8 +36,9 @@ TEST_CASE("muon: peaks, troughs and slopes of the coefficient sets") {
     const char* name;
     double peak, trough, slope;   // trough: of x >= 0.01
   };
-  for (const Row& row : {Row{"muon5", 1.20237, 0.682, 485}, Row{"lipschitz5", 1.14502, 0.978, 493}, Row{"youjiacheng6", 0.99933, 0.9956, 1138},
-                         Row{"polar_express5", 1.14113, 0.859, 989}, Row{"polar_express8", 1.0, 1.0, 6364}}) {
+  for (const Row& row : {Row{"muon5", 1.20237, 0.682, 485}, Row{"lipschitz5", 1.14502, 0.978, 493},
+                         Row{"youjiacheng6", 0.99933, 0.9956, 1138}, Row{"polar_express5", 1.14113, 0.859, 989},
+                         Row{"polar_express8", 1.0, 1.0, 6364}}) {
     CAPTURE(row.name);
     const Coefficients& set = coefficients_named(row.name);
     double peak = 0, trough = 2;
@@ -112,7 +113,9 @@ TEST_CASE("muon: one step is its formula") {
         BareModel model({matrix_info("w", shape)}, DType::f64);
         const auto optimizer = make_optimizer(model.store, o);
         const double out = double(shape[0]), in = double(shape.size()) / out;
-        const double s = scale == "rms" ? std::sqrt(out / in) : scale == "original" ? std::sqrt(std::max(1.0, out / in)) : 0.2 * std::sqrt(std::max(out, in));
+        const double s = scale == "rms"        ? std::sqrt(out / in)
+                         : scale == "original" ? std::sqrt(std::max(1.0, out / in))
+                                               : 0.2 * std::sqrt(std::max(out, in));
         Numbers w = model.weight(0), m(w.size());
         for (int step = 0; step < 4; step++) {
           const double mu = std::array{0.5, 0.7, 0.9, 0.9}[step];
@@ -162,8 +165,11 @@ TEST_CASE("muon: groups of rows are matrices of their own") {
 }
 
 TEST_CASE("muon: what is no matrix, or excluded, goes by AdamW at its own rate") {
-  const std::vector<ParameterInfo> infos{matrix_info("head.weight", {3, 6}), {"bias", {5}, ParameterKind::vector}, {"tokens", {7, 4}, ParameterKind::embedding},
-                                         {"d", {4, 1, 3, 3}, ParameterKind::depthwise, {}, 5, 5}, matrix_info("header", {6, 6})};
+  const std::vector<ParameterInfo> infos{matrix_info("head.weight", {3, 6}),
+                                         {"bias", {5}, ParameterKind::vector},
+                                         {"tokens", {7, 4}, ParameterKind::embedding},
+                                         {"d", {4, 1, 3, 3}, ParameterKind::depthwise, {}, 5, 5},
+                                         matrix_info("header", {6, 6})};
   OptimizerOptions o = plain_muon();
   o.muon.exclude = {"head"}, o.muon.adamw_lr = 0.25, o.clip_grad = 0;
   BareModel model(infos, DType::f32), other(infos, DType::f32);

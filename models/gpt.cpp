@@ -50,7 +50,7 @@ Bound Gpt::bound(double, BoundTrace& trace) const {
 double Gpt::published_bound(const NormSource& norms, double overshoot) const {
   const auto norm = [&](const Linear& l) { return overshoot * l.weight.raw_norm(norms) * std::sqrt(double(l.in) / double(l.out)); };
   const double share = blocks.empty() ? 0 : blocks[0].branch1.fixed_alpha;
-  double reach = 1, bound = overshoot * norms.row_length(embed) / std::sqrt(double(config.embed_dim));
+  double reach = 1, bound = norms.row_length(embed) / std::sqrt(double(config.embed_dim));
   for (const TransformerBlock& block : blocks) {
     const Attention& a = block.attn;
     const double out = norm(a.proj), v = norm(a.v_proj), hidden = norm(block.mlp.fc1) * norm(block.mlp.fc2) / 1.1289;

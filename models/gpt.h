@@ -28,7 +28,7 @@ struct Gpt : Model {
   Bound bound(double patch_radius, BoundTrace& trace) const override;
   int64_t widest_activation() const override { return int64_t(context) * config.embed_dim; }
   // The rms bound as the paper and its code compute it, for comparison: it divides by GELU's slope twice and takes many heads for one, so it is
-  // below the truth for some weights (reference enforced_lipschitz.md 3.4, 3.5) and never enters ours. `overshoot` multiplies every norm.
+  // below the truth for some weights (reference enforced_lipschitz.md 3.4, 3.5) and never enters ours. `overshoot` multiplies the norm of every matrix.
   double published_bound(const NormSource& norms, double overshoot = 1) const;
   std::vector<const Attention*> attentions() const override;
   std::vector<const ResidualBranch*> branches() const override;

@@ -56,5 +56,6 @@ header();
 bar();
 const main = document.getElementById("main");
 training(main);
+tradeoff(main);
 main.append(element("div", {id: "layers"}));
 layers();

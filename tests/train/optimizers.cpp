@@ -149,6 +149,22 @@ TEST_CASE("optimizers: threads change nothing, and a run goes on from its state 
     }
 }
 
+TEST_CASE("optimizers: the average is of the weights as the constraint leaves them") {
+  for (const std::string name : {"adamw", "muon"}) {
+    OptimizerOptions o = options_of(name);
+    o.ema_decay = 0.5, o.constraint.method = "stiefel";
+    BareModel model(two_parameters(), DType::f64);
+    const auto optimizer = make_optimizer(model.store, o);
+    Numbers average = model.store.values().values();
+    for (int step = 0; step < 3; step++) {
+      model.step(*optimizer, step, 0.5);
+      const Numbers w = model.store.values().values();
+      for (size_t i = 0; i < w.size(); i++) average[i] = 0.5 * average[i] + 0.5 * w[i];
+      CHECK(largest_difference(optimizer->ema.values(), average) < 1e-14);
+    }
+  }
+}
+
 TEST_CASE("optimizers: what does not exist is refused") {
   BareModel model(two_parameters(), DType::f32);
   const auto refusal = [&](const std::function<void(OptimizerOptions&)>& change) {

@@ -1,13 +1,14 @@
 // muon: the coefficient sets on numbers and on matrices, and the steps that are made of them.
 #include "train/muon.h"
 
+#include "layers/lipschitz/singular_value.h"
 #include "tests/train/svd.h"
 
 namespace {
 
 using Numbers = std::vector<double>;
 
-const std::vector<std::pair<int64_t, int64_t>> odd_shapes{{1, 1}, {1, 9}, {9, 1}, {7, 7}, {17, 5}, {5, 17}, {33, 31}, {40, 64}, {65, 20}};
+const std::vector<std::pair<int64_t, int64_t>> odd_shapes{{1, 1}, {1, 9}, {9, 1}, {7, 7}, {17, 5}, {5, 17}, {33, 31}, {24, 40}, {65, 20}};
 
 double frobenius(const Matrix& m) {
   double s = 0;
@@ -42,10 +43,10 @@ TEST_CASE("muon: peaks, troughs and slopes of the coefficient sets") {
     CAPTURE(row.name);
     const Coefficients& set = coefficients_named(row.name);
     double peak = 0, trough = 2;
-    for (int i = 1; i <= 2000000; i++) {
-      const double y = set.map(i / 2e6);
+    for (int i = 1; i <= 400000; i++) {
+      const double y = set.map(i / 4e5);
       peak = std::max(peak, y);
-      if (i >= 20000) trough = std::min(trough, y);
+      if (i >= 4000) trough = std::min(trough, y);
     }
     CHECK(peak == doctest::Approx(row.peak).epsilon(1e-5));
     CHECK(peak <= set.peak);
@@ -67,10 +68,10 @@ TEST_CASE("muon: orthogonalisation maps the singular values and nothing else") {
       const Matrix exact = with_singular_values(m, [&](double s) { return set.map(s / norm); });
       const Matrix ours = orthogonalized<double>(m, set);
       CHECK(largest_difference(ours.values, exact.values) < 1e-11);
-      CHECK(spectral_norm(ours) <= set.peak);
+      CHECK(largest_singular_value(ours.values.data(), rows, columns) <= set.peak);
       const Matrix single = orthogonalized<float>(m, set);
       CHECK(largest_difference(single.values, exact.values) < 2e-3);
-      CHECK(spectral_norm(single) <= set.peak * (set.peak > 1 ? 1.001 : 1));
+      CHECK(largest_singular_value(single.values.data(), rows, columns) <= set.peak * (set.peak > 1 ? 1.001 : 1));
       for (const double scale : {1e-30, 1e30}) {   // the size of a gradient does not matter
         Matrix other = m;
         for (double& v : other.values) v *= scale;

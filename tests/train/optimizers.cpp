@@ -125,27 +125,44 @@ TEST_CASE("optimizers: lion") {
 TEST_CASE("optimizers: threads change nothing, and a run goes on from its state to the bit") {
   for (const std::string name : {"adamw", "sgd", "lars", "lion", "muon"})
     for (const std::string method : {"none", "spectral_normalize", "spectral_soft_cap", "spectral_hammer"}) {
+      if (method != "none" && name != "muon" && name != "adamw") continue;
       CAPTURE(name);
       CAPTURE(method);
       OptimizerOptions o = options_of(name);
       o.ema_decay = 0.9, o.constraint.method = method, o.muon.momentum_start = 0.5, o.muon.momentum_steps = 4;
       const std::vector<ParameterInfo> infos{matrix_info("qkv", {36, 20}, 3),
-                                             matrix_info("w", {300, 400}),
+                                             matrix_info("w", {700, 96}),
                                              {"b", {9}, ParameterKind::vector},
                                              {"d", {4, 1, 3, 3}, ParameterKind::depthwise, {}, 5, 5}};
       BareModel whole(infos, DType::f32), parts(infos, DType::f32, 2);
       const auto all = make_optimizer(whole.store, o), first = make_optimizer(parts.store, o);
-      for (int step = 0; step < 5; step++) whole.step(*all, step, 0.05);
-      for (int step = 0; step < 3; step++) parts.step(*first, step, 0.05);
+      for (int step = 0; step < 3; step++) whole.step(*all, step, 0.05);
+      for (int step = 0; step < 2; step++) parts.step(*first, step, 0.05);
       const auto second = make_optimizer(parts.store, o);
       for (const auto& [key, to] : second->state()) *to = first->state().at(key)->to(Device{});
       second->ema = first->ema;
       second->steps = first->steps;
-      for (int step = 3; step < 5; step++) parts.step(*second, step, 0.05);
+      for (int step = 2; step < 3; step++) parts.step(*second, step, 0.05);
       CHECK(whole.store.values().values() == parts.store.values().values());
       CHECK(all->ema.values() == second->ema.values());
       for (const auto& [key, tensor] : all->state()) CHECK(tensor->values() == second->state().at(key)->values());
     }
+}
+
+TEST_CASE("optimizers: the average is of the weights as the constraint leaves them") {
+  for (const std::string name : {"adamw", "muon"}) {
+    OptimizerOptions o = options_of(name);
+    o.ema_decay = 0.5, o.constraint.method = "stiefel";
+    BareModel model(two_parameters(), DType::f64);
+    const auto optimizer = make_optimizer(model.store, o);
+    Numbers average = model.store.values().values();
+    for (int step = 0; step < 3; step++) {
+      model.step(*optimizer, step, 0.5);
+      const Numbers w = model.store.values().values();
+      for (size_t i = 0; i < w.size(); i++) average[i] = 0.5 * average[i] + 0.5 * w[i];
+      CHECK(largest_difference(optimizer->ema.values(), average) < 1e-14);
+    }
+  }
 }
 
 TEST_CASE("optimizers: what does not exist is refused") {

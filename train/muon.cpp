@@ -12,7 +12,8 @@ bool named(const std::string& name, const std::vector<std::string>& list) {
 std::vector<bool> owned_by_muon(const ParameterStore& store, const MuonOptions& options) {
   std::vector<bool> owned;
   for (const ParameterInfo& info : store.parameters())
-    owned.push_back(info.kind == ParameterKind::matrix && !named(info.name, options.exclude));
+    owned.push_back((info.kind == ParameterKind::matrix || (options.embedding_rows && info.kind == ParameterKind::embedding)) &&
+                    !named(info.name, options.exclude));
   for (const std::string& word : options.exclude) {
     const auto& all = store.parameters();
     if (std::none_of(all.begin(), all.end(), [&](const ParameterInfo& info) { return named(info.name, {word}); }))
@@ -41,6 +42,8 @@ Muon::Muon(ParameterStore& store, const OptimizerOptions& options)
     fail(Exit::config, "there is no shape scale ", scale, " for muon: choose rms, original or match_adamw");
   for (const WeightMatrix& matrix : weight_matrices(store))
     if (owned_[matrix.parameter]) matrices_.push_back(matrix);
+  for (size_t i = 0; i < owned_.size(); i++)
+    if (owned_[i] && store.parameters()[i].kind == ParameterKind::embedding) embeddings_.push_back(int(i));
   if (packing_.size) m_ = Tensor::zeros({packing_.size}, store.dtype());
   averages_in_step_ = false;
 }
@@ -79,10 +82,32 @@ template <class T> void Muon::move(const WeightMatrix& matrix, double lr) {
   for (int64_t i = 0; i < n; i++) w[i] = keep * w[i] - rate * u[i];
 }
 
+// w = (1 - lr wd) w - lr m_r / RMS(m_r), row by row; a row that was never seen stays where it is.
+template <class T> void Muon::move_rows(int parameter, double lr) {
+  const ParameterInfo& info = store_.parameters()[parameter];
+  const int64_t width = info.shape[-1];
+  const T* g = store_.gradient(0).data<T>() + info.offset;
+  T *w = store_.values().data<T>() + info.offset, *m = m_.data<T>() + packing_.at[parameter];
+  const T mu = T(momentum()), keep = T(1 - lr * options_.weight_decay_1d);
+  for (int64_t begin = 0; begin < info.size(); begin += width) {
+    double squares = 0;
+    for (int64_t i = begin; i < begin + width; i++) {
+      m[i] = mu * m[i] + (1 - mu) * g[i];
+      squares += double(m[i]) * double(m[i]);
+    }
+    const double rms = std::sqrt(squares / double(width));
+    const T rate = rms > 0 ? T(lr / rms) : T(0);
+    for (int64_t i = begin; i < begin + width; i++) w[i] = keep * w[i] - rate * m[i];
+  }
+}
+
 void Muon::step(Workers& workers, double lr, const GradientNorms& norms) {
   AdamW::step(workers, lr * options_.muon.adamw_lr, norms);
   dispatch(store_.dtype(), [&]<class T>() {
-    if constexpr (!std::is_same_v<T, bf16>) workers.run(int64_t(matrices_.size()), [&](int64_t i) { move<T>(matrices_[i], lr); });
+    if constexpr (!std::is_same_v<T, bf16>) {
+      workers.run(int64_t(matrices_.size()), [&](int64_t i) { move<T>(matrices_[i], lr); });
+      for (const int parameter : embeddings_) move_rows<T>(parameter, lr);
+    }
   });
 }
 

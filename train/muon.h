@@ -16,6 +16,7 @@ class Muon : public AdamW {
   std::optional<double> update_norm(const WeightMatrix& matrix, double lr) const override;
 
  private:
+  template <class T> void move_rows(int parameter, double lr);
   template <class T> void move(const WeightMatrix& matrix, double lr);
   double momentum() const;
   double shape_scale(const WeightMatrix& matrix) const;
@@ -23,6 +24,7 @@ class Muon : public AdamW {
   std::vector<bool> owned_;             // [parameter]: Muon's
   Packing packing_;
   std::vector<WeightMatrix> matrices_;
+  std::vector<int> embeddings_;
   const Coefficients& coefficients_;
   Tensor m_;                            // packed
 };

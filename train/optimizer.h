@@ -18,6 +18,7 @@ struct MuonOptions {
   std::string coefficients = "auto";     // orthogonalize.h; auto: youjiacheng6 under a constraint, else muon5
   std::string scale = "rms";             // of an update: rms sqrt(out / in), original sqrt(max(1, out / in)), match_adamw 0.2 sqrt(max)
   std::vector<std::string> exclude;      // matrices whose name is or begins with one of these go to AdamW: "head", "patch_embed"
+  bool embedding_rows = false;           // embedded tokens move by their rows' momentum at RMS 1, the dual of that norm, instead of by AdamW
   double adamw_lr = 0.015;               // AdamW's rate for all that is not Muon's, as a multiple of Muon's (1 for match_adamw)
 };
 

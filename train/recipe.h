@@ -178,6 +178,7 @@ struct OptimizerRecipe {
   double trust_coefficient = 1e-3;
   std::string coefficients = "auto", update_scale = "rms";
   double adamw_lr = 0.015;
+  std::string embedding = "adamw";
 
   static void each_key(auto& optimizer, auto&& key) {
     key("name", optimizer.name, one_of({"adamw", "sgd", "lars", "lion", "muon"}), "the update rule");
@@ -201,6 +202,7 @@ struct OptimizerRecipe {
         "muon: of the orthogonalisation; auto: youjiacheng6, never above 1, under a constraint, else muon5");
     key("update_scale", optimizer.update_scale, one_of({"rms", "original", "match_adamw"}),
         "muon: sqrt(out / in), sqrt(max(1, out / in)), or 0.2 sqrt(max(out, in)) times the orthogonal matrix");
+    key("embedding", optimizer.embedding, one_of({"adamw", "rows"}), "muon: embedded tokens go by AdamW, or by their rows' momentum at RMS 1");
     key("adamw_lr", optimizer.adamw_lr, above(0), "muon: AdamW's rate for all that is not a matrix, as a multiple of muon's");
   }
   bool operator==(const OptimizerRecipe&) const = default;

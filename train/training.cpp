@@ -49,7 +49,7 @@ OptimizerOptions optimizer_options(const Recipe& recipe) {
                            .trust = o.trust_coefficient, .weight_decay = o.weight_decay, .weight_decay_1d = o.weight_decay_1d,
                            .clip_grad = o.clip_grad, .ema_decay = recipe.ema.decay};
   options.muon = {.momentum = o.momentum, .nesterov = o.nesterov, .momentum_start = o.momentum, .coefficients = o.coefficients,
-                  .scale = o.update_scale, .adamw_lr = o.adamw_lr};
+                  .scale = o.update_scale, .embedding_rows = o.embedding == "rows", .adamw_lr = o.adamw_lr};
   options.constraint = {.method = recipe.constraint.method, .sigma_max = recipe.constraint.sigma_max, .strength = recipe.constraint.strength};
   return options;
 }

@@ -88,8 +88,10 @@ enforced() {
     for optimizer in muon adamw; do
       local rate=0.1
       [ $optimizer = adamw ] && rate=3e-3
+      local strength=0
+      [ $method = spectral_weight_decay ] && strength=0.05
       run "vit-$method-$optimizer" fashion-vit-enforced --set model.depths=[2] --set constraint.sigma_max=1.5 --set constraint.method=$method \
-        --set optimizer.name=$optimizer --set optimizer.lr=$rate
+        --set optimizer.name=$optimizer --set optimizer.lr=$rate --set constraint.strength=$strength
     done
   done
 }

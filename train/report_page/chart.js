@@ -144,6 +144,7 @@ class Chart {
           axisLabelFormatter: v => tick(v),
           axisLabelWidth: 54,
           pixelsPerLabel: 34,
+          ...(this.log ? {ticker: powersOfTen} : {}),
         },
       },
     };
@@ -218,6 +219,20 @@ class Chart {
     watcher.unobserve(this.panel);
     charts.delete(this);
   }
+}
+
+// A logarithmic axis from low to high: whole powers of ten, or 1, 2, 5 of each where there are few.
+function powersOfTen(low, high, pixels) {
+  const from = Math.log10(low), to = Math.log10(high), room = Math.max(2, pixels / 34);
+  const every = Math.max(1, Math.ceil((to - from) / room)), marks = (to - from) * 3 <= room ? [1, 2, 5] : [1];
+  const ticks = [];
+  for (let e = Math.floor(from / every) * every; e <= to; e += every) {
+    for (const m of marks) {
+      const v = m * 10 ** e;
+      if (v >= low && v <= high) ticks.push({v, label: tick(v)});
+    }
+  }
+  return ticks;
 }
 
 function tick(value) {

@@ -24,7 +24,7 @@ Vit::Vit(const VitConfig& config) : config(config) {
   }
   // Behind post-norm blocks there is nothing left to normalise.
   norm = Norm(root / "norm", width, config.norm_position == NormPosition::pre ? parts.norm : NormPart{NormKind::none});
-  head = Linear(root / "head", width, num_classes, true, root.init().classifier());
+  head = Linear(root / "head", width, num_classes, true, root.init().classifier(), config.logit_scale);
   std::vector<Attention*> all;
   for (TransformerBlock& block : blocks) all.push_back(&block.attn);
   number_heads(all);

@@ -9,6 +9,7 @@ struct VitConfig {
   int embed_dim = 192, depth = 12, num_heads = 3;
   double mlp_ratio = 4, drop_path_rate = 0;
   bool qkv_bias = true;
+  double logit_scale = 1;   // a constant behind the head
   NormPosition norm_position = NormPosition::pre;
   Parts parts;
 };

@@ -87,7 +87,7 @@ enforced() {
   for method in spectral_soft_cap spectral_normalize stiefel spectral_hard_cap weight_decay spectral_weight_decay spectral_hammer; do
     for optimizer in muon adamw; do
       local rate=0.1
-      [ $optimizer = adamw ] && rate=3e-3
+      [ $optimizer = adamw ] && rate=1e-2
       local strength=0
       [ $method = spectral_weight_decay ] && strength=0.05
       run "vit-$method-$optimizer" fashion-vit-enforced --set model.depths=[2] --set constraint.sigma_max=1.5 --set constraint.method=$method \

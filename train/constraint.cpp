@@ -116,7 +116,7 @@ template <class T> void Constraint::enforce(const WeightMatrix& m, int64_t index
 }
 
 template <class T> void Constraint::cap_rows(const ParameterInfo& embedding) {
-  const int64_t rows = embedding.shape[0], width = embedding.size() / rows;
+  const int64_t width = embedding.shape[-1], rows = embedding.size() / width;
   for (int64_t r = 0; r < rows; r++) {
     T* row = store_.values().data<T>() + embedding.offset + r * width;
     double squares = 0;

@@ -21,7 +21,7 @@ Text Text::open(const std::string& path, bool training, int context) {
       number[c] = int(text.vocabulary.size());
       text.vocabulary.push_back(std::string(1, char(c)));
     }
-  const size_t cut = all.size() / 10 * 9;
+  const size_t cut = all.size() * 9 / 10;
   const std::string part = training ? all.substr(0, cut) : all.substr(cut);
   if (part.size() < size_t(context) + 1)
     fail(Exit::bad_data, path, " has ", part.size(), " characters to ", training ? "train" : "validate", " on, fewer than one sequence of ", context,

@@ -145,6 +145,15 @@ double l2_form(const Head& h) {
   return (std::sqrt(h.n) * (1 + 2 * spread) + 2 * spread) * h.q * h.q * h.v / std::sqrt(h.d);
 }
 double l2_form_token(const Head& h) { return (1 + 4 * inverse_phi(h.n - 1)) * h.q * h.q * h.v / std::sqrt(h.d); }
+// Rotary positions turn z but not the values, so the w_j above are no longer what is averaged: with W and c as there,
+// |dlogit_ij| <= 2c |z_i - z_j| |dz_i - dz_j| on tokens of bounded length. Row by row that is at most 8c rq |Wq| max|dx|; over all
+// 4c rq sqrt(2N) |Wq| |dx|, of which half reaches P; values have length |W| R.
+double l2_on_ball(const Head& h, double reach_value) {
+  return std::sqrt(h.n) * h.q * h.q * h.v / std::sqrt(h.d) + 2 * std::sqrt(2.0) * h.n * h.scale * h.reach_q * h.q * reach_value;
+}
+double l2_on_ball_token(const Head& h, double reach_value) {
+  return h.q * h.q * h.v / std::sqrt(h.d) + 8 * h.scale * h.reach_q * h.q * reach_value;
+}
 
 struct Constants {
   double l2, token, reach;   // of one head; reach: its longest token
@@ -164,7 +173,8 @@ double Attention::logit_length(const NormSource& norms, double input_square) con
   const auto with_bias = [&](const Linear& l) { return std::hypot(l.weight.group_norm(norms), l.bias ? l2_norm(l.bias) : 0); };
   const bool tied = part.similarity == Similarity::l2;
   const double q = with_bias(fused() ? qkv : q_proj), k = fused() || tied ? q : with_bias(k_proj);
-  return (tied ? 4 : 1) * logit_scale() * q * k * (input_square + double(tokens()));
+  const bool biased = bool((fused() ? qkv : q_proj).bias);
+  return (tied ? 4 : 1) * logit_scale() * q * k * (input_square + (biased ? double(tokens()) : 0));
 }
 
 double Attention::entropy_floor(const NormSource& norms, double input_square, double temperature) const {
@@ -201,7 +211,11 @@ Bound Attention::bound(const Domain& in, BoundTrace& trace) const {
     case Similarity::dot:
       if (std::isfinite(h.reach_v) && std::isfinite(h.reach_q * h.reach_k)) c = {dot_on_ball(h), dot_on_ball_token(h), h.reach_v};
       break;
-    case Similarity::l2: c = {l2_form(h), l2_form_token(h), h.q * h.q * h.v / std::sqrt(d) * in.radius}; break;
+    case Similarity::l2:
+      c.reach = h.q * h.q * h.v / std::sqrt(d) * in.radius;
+      if (place.rotary_base == 0) c = {l2_form(h), l2_form_token(h), c.reach};
+      else if (std::isfinite(c.reach)) c = {l2_on_ball(h, c.reach), l2_on_ball_token(h, c.reach), c.reach};
+      break;
     // Values are not normalised and the clamp of q and k at 1e-12 lets the similarity turn over within 1e-12: no useful constant exists
     // (reference lipsformer.md 2.7).
     case Similarity::cosine: break;

@@ -35,7 +35,8 @@ void save_checkpoint(const RunPaths& paths, Training& training, const Position& 
   write_safetensors((folder / "model.safetensors").string(), model,
                     {{"format", "pt"}, {"model_hash", hash_text(training.recipe)}});
   const Tensor vectors = Tensor::from(Shape{int64_t(training.norms->state().size())}, training.norms->state(), DType::f32);
-  std::map<std::string, SafetensorsEntry> state{{"power_iteration", to_entry(vectors)}};
+  const Tensor measured = Tensor::from(Shape{int64_t(training.norms->measured().size())}, training.norms->measured(), DType::f64);
+  std::map<std::string, SafetensorsEntry> state{{"power_iteration", to_entry(vectors)}, {"spectral_norms", to_entry(measured)}};
   for (const auto& [name, tensor] : training.optimizer->state()) state[name] = to_entry(*tensor);
   if (training.optimizer->ema)
     for (auto& [name, entry] : weight_entries(store, training.optimizer->ema, "ema.")) state[name] = entry;
@@ -65,9 +66,11 @@ Position load_checkpoint(const std::filesystem::path& folder, Training& training
   load_weights(training.model->store, SafetensorsFile((folder / "model.safetensors").string()), false);
   const SafetensorsFile state((folder / "state.safetensors").string());
   for (const auto& [name, tensor] : training.optimizer->state()) restore(state, name, *tensor);
-  Tensor vectors = Tensor::empty({int64_t(training.norms->state().size())}, DType::f32);
+  const Tensor vectors = Tensor::empty({int64_t(training.norms->state().size())}, DType::f32);
+  const Tensor measured = Tensor::empty({int64_t(training.norms->measured().size())}, DType::f64);
   restore(state, "power_iteration", vectors);
-  training.norms->restore({vectors.data<float>(), vectors.data<float>() + vectors.size()});
+  restore(state, "spectral_norms", measured);
+  training.norms->restore({vectors.data<float>(), vectors.data<float>() + vectors.size()}, measured.values());
   if (training.optimizer->ema)
     for (size_t i = 0; i < training.model->store.parameters().size(); i++)
       restore(state, "ema." + training.model->store.parameters()[i].name, training.model->store.slice_of(training.optimizer->ema, int(i)));

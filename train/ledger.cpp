@@ -96,18 +96,23 @@ Ledger::Ledger(const RunPaths& paths, Training& training, std::optional<int64_t>
   write_file_atomically(paths.ledger(), about.dump(1) + "\n");
 }
 
+void Ledger::before_update(int64_t step, const StepResult& result) {
+  if (!is_full(step)) return;
+  // With a row at every step the norms still are those that the last row measured.
+  if (training_.recipe.ledger.every > 1) training_.norms->iterate(training_.workers, training_.recipe.ledger.power_iterations);
+  entropy_floors_.clear();
+  for (const Attention* a : attentions_)
+    entropy_floors_.push_back(a->entropy_floor(*training_.norms, result.entropies.input_squares[a->index], training_.temperature));
+}
+
 void Ledger::step(const StepRow& row, const StepResult& result) {
-  const LedgerRecipe& wanted = training_.recipe.ledger;
-  const bool full = wanted.every > 0 && row.step % wanted.every == 0;
   std::vector<double> entropies;
   if (pnac_) {
     history_.note();
     if (history_.full() && (row.step + 1) % history_.window == 0) pnac_->add(row.step).add_all(history_.pnac()).end_row();
   }
-  if (full) {
-    // The entropies of the step come from the weights before the update, which the norms still are those of.
-    const std::vector<double> floors = entropy_floors(result);
-    training_.norms->iterate(training_.workers, wanted.power_iterations);
+  if (is_full(row.step)) {
+    training_.norms->iterate(training_.workers, training_.recipe.ledger.power_iterations);
     const BoundTrace trace = bound_model(training_);
     const Bound& network = trace.layers.back().bound;
     network_lipschitz_ = network.lipschitz;
@@ -128,7 +133,7 @@ void Ledger::step(const StepRow& row, const StepResult& result) {
     for (const int i : counters_) norms_->add(store.buffer(i).item());
     norms_->end_row();
     write_entropies(row, result, entropies);
-    entropy_floor_->add(row.step).add_all(floors).end_row();
+    entropy_floor_->add(row.step).add_all(entropy_floors_).end_row();
   }
   steps_->add(row.step).add(row.epoch).add(row.samples).add(result.loss).add(row.lr).add(result.gradient.total).add(row.images_per_s)
       .add(row.data_wait).add(network_lipschitz_).add(network_kind_).add(network_blame_).add(network_rms_).end_row();
@@ -144,13 +149,6 @@ void Ledger::write_entropies(const StepRow& row, const StepResult& result, std::
   }
   entropy_->add_all(entropies);
   entropy_->end_row();
-}
-
-std::vector<double> Ledger::entropy_floors(const StepResult& result) const {
-  std::vector<double> floors;
-  for (const Attention* a : attentions_)
-    floors.push_back(a->entropy_floor(*training_.norms, result.entropies.input_squares[a->index], training_.temperature));
-  return floors;
 }
 
 // The main curves at every step; the mean entropy of each attention layer every tenth, which is what a browser can still draw.

@@ -31,6 +31,8 @@ class Ledger {
  public:
   // first_step: set when a run is resumed; later rows are dropped and the tables go on from there.
   Ledger(const RunPaths& paths, Training& training, std::optional<int64_t> first_step = {});
+  // What a row says of the weights that the step was made with: how low their attention's entropy can be.
+  void before_update(int64_t step, const StepResult& result);
   // After the update: one power iteration on every weight, the bounds, and a row in each table.
   void step(const StepRow& row, const StepResult& result);
   void epoch(const EpochRow& row);
@@ -40,20 +42,20 @@ class Ledger {
   double entropy_mean() const { return entropy_mean_; }   // over all heads, of the last row
 
  private:
+  bool is_full(int64_t step) const { return training_.recipe.ledger.every > 0 && step % training_.recipe.ledger.every == 0; }
   void write_tensorboard(const StepRow& row, const StepResult& result, const std::vector<double>& entropies);
-
-  Training& training_;
-  std::vector<double> entropy_floors(const StepResult& result) const;
   void write_entropies(const StepRow& row, const StepResult& result, std::vector<double>& entropies);
 
+  Training& training_;
   std::unique_ptr<CsvTable> steps_, lipschitz_, norms_, entropy_, entropy_floor_, pnac_, epochs_, events_;
-  StatisticsHistory history_;
   EventFile tensorboard_;
+  StatisticsHistory history_;
   std::vector<const Attention*> attentions_;
   std::vector<int> counters_;  // buffers that count filtered steps
   std::vector<int> weights_;   // parameters that have a spectral norm
   // The network's bound as it was last measured, which the rows of steps.csv repeat until the next time.
   double network_lipschitz_ = std::numeric_limits<double>::quiet_NaN(), network_rms_ = network_lipschitz_;
   std::string network_kind_, network_blame_;
+  std::vector<double> entropy_floors_;   // of the row to come
   double entropy_mean_ = 0;
 };

@@ -144,6 +144,7 @@ void Trainer::step(std::vector<Batch>& batches, double wait) {
   for (const Batch& batch : batches) inputs.push_back(make_input(batch, recipe_, number, int64_t(inputs.size()) * recipe_.data.batch_size, true));
   const StepResult result = training_.gradients(inputs, number);
   if (!std::isfinite(result.loss) || !std::isfinite(result.gradient.total)) refuse(inputs, result, lr);
+  ledger_->before_update(position_.step, result);
   training_.update(lr, result);
   StepRow row{position_.step, position_.epoch, (position_.step + 1) * result.images, lr, 0, wait};
   row.images_per_s = double(result.images) / (since(start) + wait);

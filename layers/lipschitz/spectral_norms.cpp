@@ -136,7 +136,16 @@ std::vector<float> SpectralNorms::state() const {
   return all;
 }
 
-void SpectralNorms::restore(const std::vector<float>& state) {
+std::vector<double> SpectralNorms::measured() const {
+  std::vector<double> all = sigma_;
+  all.insert(all.end(), group_sigma_.begin(), group_sigma_.end());
+  return all;
+}
+
+void SpectralNorms::restore(const std::vector<float>& state, const std::vector<double>& measured) {
+  check(measured.size() == 2 * sigma_.size(), "[spectral_norms] the saved norms belong to another model");
+  std::copy_n(measured.begin(), sigma_.size(), sigma_.begin());
+  std::copy_n(measured.begin() + sigma_.size(), sigma_.size(), group_sigma_.begin());
   size_t at = 0;
   for (auto& v : vectors_) {
     check(at + v.size() <= state.size(), "[spectral_norms] the saved vectors belong to another model");

@@ -22,7 +22,9 @@ class SpectralNorms : public NormSource {
   bool has(int index) const { return !vectors_[index].empty(); }
   // The vectors v of all weights, one after another: state of a checkpoint.
   std::vector<float> state() const;
-  void restore(const std::vector<float>& state);
+  // The norms as they were last measured, of weights and row groups: state too, for rows that are written before the next iteration.
+  std::vector<double> measured() const;
+  void restore(const std::vector<float>& state, const std::vector<double>& measured);
 
  private:
   const ParameterStore& store_;

@@ -12,12 +12,12 @@ using std::string;
 
 // {"model.img_size", "height and width of the input, pixels"} for each key("...", ...) of train/recipe.h.
 std::vector<std::pair<string, string>> recipe_keys(const string& header) {
-  const std::regex part(R"re(struct (\w+)Recipe \{|key\("(\w+)",[^"]*?(?:one_of\(\{[^}]*\}\),[^"]*)?"([^"]*)"\))re");
+  const std::regex part(R"re(struct (\w+)Recipe \{|key\("(\w+)",[^"]*?(?:one_of\(\{[^}]*\}\),[^"]*)?"([^"]*)"(?:\s*"([^"]*)")?\))re");
   std::vector<std::pair<string, string>> keys;
   string section;
   for (std::sregex_iterator at(header.begin(), header.end(), part), end; at != end; ++at) {
     if ((*at)[1].matched) section = string(1, char(std::tolower((*at)[1].str()[0]))) + (*at)[1].str().substr(1);
-    else keys.push_back({section + "." + (*at)[2].str(), (*at)[3]});
+    else keys.push_back({section + "." + (*at)[2].str(), (*at)[3].str() + (*at)[4].str()});
   }
   return keys;
 }
@@ -79,7 +79,7 @@ TEST_CASE("house: the table tests see what they should") {
   const string header =
       "struct ModelRecipe {\n  key(\"size\", m.size, between(1, 9), \"how large\");\n"
       "  key(\"norm\", m.norm, one_of({\"a\", \"b\"}),\n      \"which norm\");\n};\n"
-      "struct EmaRecipe {\n  key(\"decay\", e.decay, below(1), \"of the mean; 0: off\");\n};\n";
+      "struct EmaRecipe {\n  key(\"decay\", e.decay, below(1), \"of the \"\n    \"mean; 0: off\");\n};\n";
   CHECK(recipe_keys(header) == std::vector<std::pair<string, string>>{
       {"model.size", "how large"}, {"model.norm", "which norm"}, {"ema.decay", "of the mean; 0: off"}});
   const string page = "| `model.size` | how large |\n| `model.norm` | which norm: a or b |\n| `ema.decay` | of the mean; 0: off |\n";

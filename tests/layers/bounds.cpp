@@ -1,120 +1,11 @@
 // bounds: no pair of inputs that a search finds is stretched farther than its layer's bound says, and no token leaves its ball.
 #include <doctest/doctest.h>
 
-#include "layers/attention.h"
+#include "bound_search.h"
 #include "layers/depthwise_conv.h"
 #include "layers/mlp.h"
 #include "layers/patch_embed.h"
 #include "layers/residual.h"
-#include "matrices.h"
-
-namespace {
-
-constexpr double rounding = 1 + 1e-5;   // power iteration keeps its vectors in f32
-
-// A store with layers in it, all parameters filled with numbers of the size given (nothing at 0 or 1, where mistakes hide).
-struct Bench {
-  ParameterStore store;
-  Scope root{store, {InitRule::spectral}};
-  std::unique_ptr<SpectralNorms> norms;
-  std::unique_ptr<BoundTrace> trace;
-
-  BoundTrace& draw(double size = 0.7) {
-    store.finalize(DType::f64, 0, 1);
-    for (size_t i = 0; i < store.parameters().size(); i++) {
-      const Tensor to = store.raw(int(i));
-      std::vector<double> values(to.size());
-      for (int64_t j = 0; j < to.size(); j++) values[j] = size * normal_number(store.parameters()[i].name.c_str(), j);
-      fill(to, values);
-    }
-    return measure();
-  }
-  BoundTrace& measure() {
-    Workers workers(1);
-    norms = std::make_unique<SpectralNorms>(store);
-    norms->iterate(workers, 500);
-    trace = std::make_unique<BoundTrace>(BoundTrace{*norms, {}});
-    return *trace;
-  }
-};
-
-double length(const std::vector<double>& x) {
-  double squares = 0;
-  for (const double v : x) squares += v * v;
-  return std::sqrt(squares);
-}
-
-double longest_token(const std::vector<double>& x, int64_t width) {
-  double longest = 0;
-  for (size_t t = 0; t < x.size(); t += width) longest = std::max(longest, length({x.begin() + t, x.begin() + t + width}));
-  return longest;
-}
-
-struct Found {
-  double stretch = 0;   // largest |f(x) - f(y)| / |x - y|
-  double reach = 0;     // longest token that came out
-};
-
-// A random search with memory: every second pair is a small change of the best one so far. Tokens stay within `radius`.
-template <class F> Found search(const Shape& shape, double radius, F&& f, int tries = 600) {
-  const int64_t n = shape.size(), width = shape[-1];
-  Found found;
-  std::vector<double> best_x, best_d;
-  int64_t drawn = 0;
-  const auto random = [&](double size) {
-    std::vector<double> v(n);
-    for (double& x : v) x = size * normal_number("search", drawn++);
-    return v;
-  };
-  const auto clip = [&](std::vector<double>& x) {
-    for (int64_t t = 0; t < n; t += width) {
-      const double l = length({x.begin() + t, x.begin() + t + width});
-      if (l > radius) for (int64_t i = t; i < t + width; i++) x[i] *= radius / l;
-    }
-  };
-  const auto run = [&](const std::vector<double>& x) { return f(Tensor::from(shape, x, DType::f64)).values(); };
-  for (int k = 0; k < tries; k++) {
-    // Inputs of all sizes, from nearly nothing to the rim of the ball, because some layers are worst at zero.
-    const double size = radius * std::pow(10.0, -double(k % 7)) * 2 / std::sqrt(double(width));
-    std::vector<double> x = random(size), d = random(1);
-    if (k % 2 && !best_x.empty()) {
-      const double change = std::pow(10.0, -double(k % 5) / 2);
-      for (int64_t i = 0; i < n; i++) {
-        x[i] = best_x[i] * (1 + 0.3 * change * x[i] / size);
-        d[i] = best_d[i] + change * length(best_d) / std::sqrt(double(n)) * d[i];
-      }
-    }
-    clip(x);
-    std::vector<double> y(n);
-    // Long steps and short ones, but none so short that rounding in f(x) would look like a stretch.
-    const double step = (k % 3 ? 1e-5 * radius : 0.5 * std::max(length(x), 1e-6 * radius)) / length(d);
-    for (int64_t i = 0; i < n; i++) y[i] = x[i] + step * d[i];
-    clip(y);
-    std::vector<double> apart(n), fx = run(x), fy = run(y);
-    for (int64_t i = 0; i < n; i++) apart[i] = y[i] - x[i];
-    std::vector<double> moved(fx.size());
-    for (size_t i = 0; i < fx.size(); i++) moved[i] = fy[i] - fx[i];
-    found.reach = std::max(found.reach, longest_token(fx, f(Tensor::from(shape, x, DType::f64)).shape()[-1]));
-    if (length(apart) < 1e-7 * radius) continue;
-    const double stretch = length(moved) / length(apart);
-    if (stretch > found.stretch) found.stretch = stretch, best_x = x, best_d = d;
-  }
-  return found;
-}
-
-// The bound holds, and it is not so loose that it would hold for anything: at least `tight` of it is reached.
-void check_bound(const Bound& bound, const Found& found, double tight) {
-  CAPTURE(found.stretch);
-  CAPTURE(bound.lipschitz);
-  CAPTURE(found.reach);
-  CAPTURE(bound.out.radius);
-  CHECK(std::isfinite(bound.lipschitz));
-  CHECK(found.stretch <= bound.lipschitz * rounding);
-  CHECK(found.stretch >= bound.lipschitz * tight);
-  CHECK(found.reach <= bound.out.radius * rounding);
-}
-
-}  // namespace
 
 TEST_CASE("bounds: the GELU constant is its largest slope, rounded up") {
   double steepest = 0;
@@ -143,7 +34,7 @@ TEST_CASE("bounds: depthwise convolution") {
   const auto f = [&](const Tensor& x) { return conv.with_gelu(x); };
   check_bound(conv.with_gelu_bound({12, 2, 1.5}, trace), search({1, 3, 4, 2}, 1.5, f), 0.3);
   // Two channels that look at two different places: the token that sees both is longer than either.
-  const Tensor weight = conv.weight.raw(), bias = conv.bias.raw();
+  const Tensor weight = conv.weight.raw.raw(), bias = conv.bias.raw();
   std::vector<double> apart(2 * 49, 0.0);
   apart[3 * 7 + 2] = apart[49 + 3 * 7 + 4] = 1;
   fill(weight, apart);
@@ -158,31 +49,31 @@ TEST_CASE("bounds: depthwise convolution") {
 TEST_CASE("bounds: center norm has the constant D / (D - 1)") {
   for (const int64_t d : {2, 96, 768}) {
     Bench bench;
-    const Norm norm(bench.root / "norm", d, NormPart::center, 0);
+    const Norm norm(bench.root / "norm", d, NormPart{NormKind::center, 0});
     bench.store.finalize(DType::f64, 0, 0);
     const Bound bound = norm.bound({1, d, 1}, bench.measure());
     CHECK(bound.lipschitz == doctest::Approx(double(d) / double(d - 1)).epsilon(1e-12));
     CHECK(bound.kind == BoundKind::certified);
     std::vector<double> difference(d, 0.0), zero(d, 0.0);   // reached by every direction without a mean
     difference[0] = 1, difference[1] = -1;
-    const auto f = [&](const std::vector<double>& x) { return norm(Tensor::from(Shape{1, 1, d}, x, DType::f64)).values(); };
+    const auto f = [&](const std::vector<double>& x) { return norm(Tensor::from(Shape{1, 1, d}, x, DType::f64), Mode{}).values(); };
     CHECK(length(f(difference)) / std::sqrt(2.0) == doctest::Approx(bound.lipschitz).epsilon(1e-12));
     CHECK(length(f(std::vector<double>(d, 5.0))) < 1e-12);
   }
   Bench bench;
-  const Norm norm(bench.root / "norm", 4, NormPart::center, 0);
+  const Norm norm(bench.root / "norm", 4, NormPart{NormKind::center, 0});
   bench.store.finalize(DType::f64, 0, 0);
-  const std::vector<double> y = norm(Tensor::from(Shape{1, 1, 4}, std::vector<double>{1, 2, 3, 4}, DType::f64)).values();
+  const std::vector<double> y = norm(Tensor::from(Shape{1, 1, 4}, std::vector<double>{1, 2, 3, 4}, DType::f64), Mode{}).values();
   for (int i = 0; i < 4; i++) CHECK(y[i] == doctest::Approx(std::vector{-2.0, -2.0 / 3, 2.0 / 3, 2.0}[i]).epsilon(1e-12));
   BoundTrace& trace = bench.draw();
-  check_bound(norm.bound({2, 4, 3}, trace), search({1, 2, 4}, 3, [&](const Tensor& x) { return norm(x); }), 0.7);
+  check_bound(norm.bound({2, 4, 3}, trace), search({1, 2, 4}, 3, [&](const Tensor& x) { return norm(x, Mode{}); }), 0.7);
 }
 
 TEST_CASE("bounds: layer norm is steepest where a token is flat, and resets the domain") {
   Bench bench;
-  const Norm norm(bench.root / "norm", 6, NormPart::layer, 1e-2), sharp(bench.root / "sharp", 6, NormPart::layer, 0);
+  const Norm norm(bench.root / "norm", 6, NormPart{NormKind::layer, 1e-2}), sharp(bench.root / "sharp", 6, NormPart{NormKind::layer, 0});
   BoundTrace& trace = bench.draw();
-  const auto f = [&](const Tensor& x) { return norm(x); };
+  const auto f = [&](const Tensor& x) { return norm(x, Mode{}); };
   check_bound(norm.bound({2, 6, 50}, trace), search({1, 2, 6}, 50, f), 0.7);
   const Bound anywhere = norm.bound({2, 6}, trace);
   CHECK(std::isfinite(anywhere.out.radius));
@@ -206,39 +97,13 @@ TEST_CASE("bounds: mlp and weighted residual") {
 }
 
 TEST_CASE("bounds: patch embedding and merging") {
-  for (const NormPart part : {NormPart::center, NormPart::layer, NormPart::none}) {
+  for (const NormKind kind : {NormKind::center, NormKind::layer, NormKind::none}) {
     Bench bench;
-    const PatchEmbed embed(bench.root / "embed", 1, 5, 2, part, 0.1);
-    const PatchMerging merging(bench.root / "merging", 3, part, 0.1);
+    const PatchEmbed embed(bench.root / "embed", 1, 5, 2, NormPart{kind, 0.1});
+    const PatchMerging merging(bench.root / "merging", 3, NormPart{kind, 0.1});
     BoundTrace& trace = bench.draw();
-    check_bound(embed.bound({6, 4, 2}, trace), search({1, 6, 4}, 2, [&](const Tensor& x) { return embed(x); }), 0.1);
-    check_bound(merging.bound({16, 3, 2}, trace), search({1, 4, 4, 3}, 2, [&](const Tensor& x) { return merging(x); }), 0.05);
-  }
-}
-
-TEST_CASE("bounds: attention") {
-  const AttentionPart dot{Similarity::dot}, cosine{Similarity::cosine}, bounded{Similarity::cosine_bounded, 3, 1.5, 0.02};
-  for (const int shift : {0, 1}) {
-    CAPTURE(shift);
-    Bench bench;
-    const Attention by_dot(bench.root / "dot", 4, 2, 2, shift, dot), by_cosine(bench.root / "cosine", 4, 2, 2, shift, cosine),
-        by_bounded(bench.root / "bounded", 4, 2, 2, shift, bounded);
-    BoundTrace& trace = bench.draw(0.6);
-    const Domain in{16, 4, 1.2};
-    const auto search_in = [&](const Attention& attention, double radius) {
-      return search({1, 4, 4, 4}, radius, [&](const Tensor& x) { return attention(x, Mode{}); });
-    };
-    check_bound(by_dot.bound(in, trace), search_in(by_dot, 1.2), 0.001);
-    check_bound(by_bounded.bound(in, trace), search_in(by_bounded, 1.2), 0.001);
-    const Bound everywhere = by_bounded.bound({16, 4}, trace);   // whatever comes in
-    CHECK(everywhere.lipschitz == doctest::Approx(by_bounded.bound(in, trace).lipschitz));
-    CHECK(search_in(by_bounded, 1e4).reach <= everywhere.out.radius);
-
-    CHECK(search_in(by_cosine, 1.2).reach <= by_cosine.bound(in, trace).out.radius);
-    CHECK(by_cosine.bound(in, trace).kind == BoundKind::unbounded);
-    CHECK(by_cosine.bound(in, trace).blame == "cosine");
-    CHECK(by_dot.bound({16, 4}, trace).kind == BoundKind::unbounded);
-    CHECK(by_dot.bound({16, 4}, trace).blame == "dot");
+    check_bound(embed.bound({6, 4, 2}, trace), search({1, 6, 4}, 2, [&](const Tensor& x) { return embed(x, Mode{}); }), 0.1);
+    check_bound(merging.bound({16, 3, 2}, trace), search({1, 4, 4, 3}, 2, [&](const Tensor& x) { return merging(x, Mode{}); }), 0.05);
   }
 }
 

@@ -44,9 +44,9 @@ TEST_CASE("init: the other rules have their moments") {
   const Moments uniform(drawn({200, 100}, {Init::uniform, 0.5}));
   CHECK(uniform.largest <= 0.5);
   CHECK(uniform.deviation == doctest::Approx(0.5 / std::sqrt(3.0)).epsilon(0.02));
-  CHECK(Moments(drawn({300, 100}, {Init::xavier_normal})).deviation == doctest::Approx(std::sqrt(2.0 / 400)).epsilon(0.02));
+  CHECK(Moments(drawn({300, 100}, {Init::xavier_normal, 1})).deviation == doctest::Approx(std::sqrt(2.0 / 400)).epsilon(0.02));
   // A convolution [out, in, k, k]: fan-in 9 * 20, fan-out 9 * 50.
-  CHECK(Moments(drawn({50, 20, 3, 3}, {Init::xavier_normal})).deviation == doctest::Approx(std::sqrt(2.0 / (9 * 70))).epsilon(0.02));
+  CHECK(Moments(drawn({50, 20, 3, 3}, {Init::xavier_normal, 1})).deviation == doctest::Approx(std::sqrt(2.0 / (9 * 70))).epsilon(0.02));
   CHECK(drawn({3}, Init::ones()) == std::vector<double>{1, 1, 1});
   CHECK(drawn({2}, {Init::constant, 0.25}) == std::vector<double>{0.25, 0.25});
 }
@@ -76,11 +76,11 @@ TEST_CASE("init: each parameter has its own stream") {
   CHECK(drawn({4, 4}, {Init::normal, 1}) != drawn({4, 4}, {Init::normal, 1}, "init.other"));
   const auto weights = [](bool with_another) {
     ParameterStore store;
-    const Scope root(store, {InitRule::spectral});
+    const Scope root(store, {.init = {InitRule::spectral}});
     if (with_another) Linear(root / "before", 3, 3);
     const Linear layer(root / "fc", 4, 5);
     store.finalize(DType::f32, 0, 9);
-    return layer.weight.raw().values();
+    return layer.weight.raw.raw().values();
   };
   CHECK(weights(false) == weights(true));
 }

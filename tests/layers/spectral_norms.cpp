@@ -107,12 +107,13 @@ TEST_CASE("power iteration: follows a weight that changes, and stays calm on one
   CHECK(norms.has(moving));
   CHECK(!norms.has(3));
   SpectralNorms again(store);
-  again.restore(norms.state());
+  again.restore(norms.state(), norms.measured());
   CHECK(again.state() == norms.state());
+  CHECK(again.sigma(moving) == norms.sigma(moving));
   again.iterate(workers);
   norms.iterate(workers);
   CHECK(again.sigma(moving) == norms.sigma(moving));
-  CHECK_THROWS_AS(again.restore(std::vector<float>(3)), Error);
+  CHECK_THROWS_AS(again.restore(std::vector<float>(3), norms.measured()), Error);
 }
 
 TEST_CASE("power iteration: a depthwise convolution is the zero-padded operator on its map") {

@@ -17,10 +17,10 @@ SwinConfig lipsformer(int width, std::vector<int> depths) {
   SwinConfig c = swin(width, std::move(depths));
   c.shift_windows = false;
   c.conv_branches = true;
-  c.norm_position = SwinConfig::post;
-  c.norm = NormPart::center;
-  c.residual = ResidualPart::weighted;
-  c.attention.similarity = Similarity::cosine;
+  c.norm_position = NormPosition::post;
+  c.parts.norm.kind = NormKind::center;
+  c.parts.residual = ResidualPart::weighted;
+  c.parts.attention.similarity = Similarity::cosine;
   return c;
 }
 
@@ -51,9 +51,9 @@ TEST_CASE("swin: weight decay groups have the published sizes") {
 
 TEST_CASE("swin: drop path grows linearly over the blocks") {
   const Swin model(lipsformer(96, {2, 2, 6, 2}));
-  CHECK(model.stages[0].blocks[0].branch1.drop_rate == 0);
-  CHECK(model.stages[0].blocks[1].branch4.drop_rate == doctest::Approx(0.2 / 11));
-  CHECK(model.stages[3].blocks[1].branch3.drop_rate == doctest::Approx(0.2));
+  CHECK(model.stages[0].blocks[0].convs->branch1.drop_rate == 0);
+  CHECK(model.stages[0].blocks[1].core.branch2.drop_rate == doctest::Approx(0.2 / 11));
+  CHECK(model.stages[3].blocks[1].core.branch1.drop_rate == doctest::Approx(0.2));
 }
 
 TEST_CASE("swin: sizes that do not fit are refused with what to change") {

@@ -3,6 +3,10 @@
 
 #include <doctest/doctest.h>
 
+#include <cmath>
+
+#include "engine/check.h"
+
 TEST_CASE("schedule: LipsFormer at batch 1024, golden values of the released scheduler") {
   const Recipe recipe = load_recipe("lipsformer_swin_tiny", {"data.batch_size=1024"});
   const Schedule schedule = make_schedule(recipe, 1251);
@@ -45,4 +49,34 @@ TEST_CASE("schedule: all rates follow the images of a step, unless lr_base_batch
   const Schedule plain = make_schedule(load_recipe("swin_tiny", {"optimizer.lr_base_batch=0"}), 10);
   CHECK(plain.lr == 5e-4);
   CHECK(plain.min_lr == 5e-6);
+}
+
+TEST_CASE("schedule: linear and constant rates, behind a warmup") {
+  const auto schedule = [](const char* shape) {
+    return make_schedule(load_recipe("swin_tiny", {str("schedule.shape=", shape), "optimizer.lr_base_batch=0", "optimizer.lr=1", "schedule.min_lr=0.2",
+                                                   "schedule.epochs=10", "schedule.warmup_epochs=2", "schedule.warmup_lr=0"}), 10);
+  };
+  for (const char* shape : {"linear", "constant", "cosine"}) {   // the rise is the same
+    CHECK(schedule(shape).curve(0) == 0);
+    CHECK(schedule(shape).curve(10) == doctest::Approx(0.5));
+    CHECK(schedule(shape).curve(20) == 1);
+  }
+  CHECK(schedule("linear").curve(40) == doctest::Approx(0.8));
+  CHECK(schedule("linear").curve(60) == doctest::Approx(0.6));
+  CHECK(schedule("linear").curve(100) == doctest::Approx(0.2));
+  CHECK(schedule("linear").curve(130) == doctest::Approx(0.2));
+  CHECK(schedule("cosine").curve(40) == doctest::Approx(0.2 + 0.4 * (1 + std::sqrt(0.5))));
+  for (const int64_t t : {21, 60, 100, 130}) CHECK(schedule("constant").curve(t) == 1);
+  CHECK(schedule("linear").at(21) == schedule("linear").curve(20));
+}
+
+TEST_CASE("schedule: the temperature changes at its step and stays") {
+  const Schedule schedule = make_schedule(load_recipe("swin_tiny", {"schedule.temperature=0.1", "schedule.temperature_epoch=2.5"}), 10);
+  CHECK(schedule.temperature_step == 25);
+  CHECK(schedule.temperature_at(0) == 1);
+  CHECK(schedule.temperature_at(24) == 1);
+  CHECK(schedule.temperature_at(25) == 0.1);
+  CHECK(schedule.temperature_at(100000) == 0.1);
+  CHECK(make_schedule(load_recipe("swin_tiny", {"schedule.temperature=0.5"}), 10).temperature_at(0) == 0.5);
+  CHECK(make_schedule(load_recipe("swin_tiny"), 10).temperature_at(77) == 1);
 }

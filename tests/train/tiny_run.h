@@ -129,7 +129,7 @@ inline std::string timeless(const fs::path& path) {
 
 // Two runs are the same: every table but for times, and every byte of the last checkpoint.
 inline void check_same_run(const fs::path& a, const fs::path& b) {
-  for (const char* table : {"steps.csv", "lipschitz.csv", "entropy.csv", "norms.csv", "epochs.csv"}) {
+  for (const char* table : {"steps.csv", "lipschitz.csv", "entropy.csv", "entropy_floor.csv", "norms.csv", "epochs.csv"}) {
     CAPTURE(table);
     const bool same = timeless(a / table) == timeless(b / table);
     CHECK(same);

@@ -28,11 +28,11 @@ struct Step {
   std::vector<double> weights;   // after the update
 };
 
-Step one_step(const std::vector<std::string>& set, const std::vector<Batch>& batches, bool random_parts = true) {
+Step one_step(const std::vector<std::string>& set, const std::vector<Batch>& batches, Pass pass = Pass::training) {
   Training training(tiny_recipe("unused", set), true);
   std::vector<Input> inputs;
   for (const Batch& batch : batches) inputs.push_back(make_input(batch, training.recipe, 3, int64_t(inputs.size()) * batch.count, true));
-  Step step{training.gradients(inputs, 3, random_parts), {}};
+  Step step{training.gradients(inputs, 3, pass), {}};
   training.update(1e-3, step.result);
   step.weights = training.model->store.values().values();
   return step;

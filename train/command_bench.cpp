@@ -21,7 +21,17 @@ double median(std::vector<double> v) {
   return v.empty() ? 0 : v[v.size() / 2];
 }
 
+Batch made_up_text(const Recipe& recipe) {
+  Batch batch{.count = recipe.data.batch_size};
+  const RandomStream stream(uint64_t(recipe.run.seed), "bench");
+  for (int64_t i = 0; i < int64_t(batch.count) * recipe.model.context; i++)
+    batch.tokens.push_back(int32_t(stream.words(0, uint64_t(i), 0)[0] % uint32_t(recipe.model.vocab_size)));
+  batch.next_tokens = batch.tokens;
+  return batch;
+}
+
 Batch made_up_batch(const Recipe& recipe) {
+  if (recipe.model.family == "gpt") return made_up_text(recipe);
   Batch batch{.count = recipe.data.batch_size, .height = recipe.model.img_size, .width = recipe.model.img_size, .channels = recipe.model.in_chans};
   batch.images.resize(size_t(batch.count) * batch.height * batch.width * batch.channels);
   const RandomStream stream(uint64_t(recipe.run.seed), "bench");

@@ -12,19 +12,19 @@
 
 namespace {
 
-using Words = std::vector<std::string>;
+using Keys = std::vector<std::string>;
 
-Words joined(Words a, const Words& b) {
+Keys joined(Keys a, const Keys& b) {
   a.insert(a.end(), b.begin(), b.end());
   return a;
 }
 
-const Words swin{"model.img_size=16", "model.patch_size=2", "model.depths=[1, 2]", "model.num_heads=[1, 2]", "model.window_size=4"};
-const Words cswin{"model.family=cswin", "model.img_size=32", "model.depths=[1, 1, 1, 1]", "model.num_heads=[2, 2, 4, 4]", "model.stripe_widths=[1, 2, 2, 1]"};
-const Words vit{"model.family=vit", "model.img_size=16", "model.depths=[2]", "model.num_heads=[2]"};
-const Words t2t{"model.family=t2t_vit", "model.img_size=32", "model.patch_size=16", "model.depths=[1]", "model.num_heads=[2]", "model.token_dim=4", "model.qkv_bias=false"};
+const Keys swin{"model.img_size=16", "model.patch_size=2", "model.depths=[1, 2]", "model.num_heads=[1, 2]", "model.window_size=4"};
+const Keys cswin{"model.family=cswin", "model.img_size=32", "model.depths=[1, 1, 1, 1]", "model.num_heads=[2, 2, 4, 4]", "model.stripe_widths=[1, 2, 2, 1]"};
+const Keys vit{"model.family=vit", "model.img_size=16", "model.depths=[2]", "model.num_heads=[2]"};
+const Keys t2t{"model.family=t2t_vit", "model.img_size=32", "model.patch_size=16", "model.depths=[1]", "model.num_heads=[2]", "model.token_dim=4", "model.qkv_bias=false"};
 
-Recipe small(const Words& family, const Words& set) {
+Recipe small(const Keys& family, const Keys& set) {
   return parse_recipe("", "test", joined(joined({"model.in_chans=1", "model.num_classes=5", "model.embed_dim=8", "augment.mean=[0.5]", "augment.std=[0.25]",
                                                  "run.dtype=f64", "run.threads=1", "run.seed=3"}, family), set));
 }
@@ -66,7 +66,7 @@ struct Folder {
 
 TEST_CASE("fuse: norms over the batch fold into every backbone without changing its logits") {
   for (const char* norm : {"batch", "moving_average_batch", "power", "unified"})
-    for (const Words& family : {swin, cswin, vit, t2t}) {
+    for (const Keys& family : {swin, cswin, vit, t2t}) {
       const Recipe recipe = small(family, {std::string("parts.norm=") + norm});
       CAPTURE(norm);
       CAPTURE(recipe.model.family);

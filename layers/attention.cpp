@@ -76,6 +76,13 @@ Attention::Projected Attention::project(const Tensor& x, const Mode& mode) const
   return p;
 }
 
+std::vector<const Weight*> Attention::readers() const {
+  if (part.similarity == Similarity::l2)
+    fail(Exit::config, name, " makes its values of the query matrix too (parts.attention \"l2\"), so the norm in front cannot be folded into it");
+  if (fused()) return {&qkv.weight};
+  return {&q_proj.weight, &k_proj.weight, &v_proj.weight};
+}
+
 Tensor Attention::position_of_values(const Tensor& v) const {
   if (lepe.size() == 1) return lepe[0](v, place.window_height, place.window_width);
   const int64_t half = width / 2;

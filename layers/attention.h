@@ -56,6 +56,9 @@ struct Attention {
   Tensor operator()(const Tensor& x, const Mode& mode) const;
   Bound bound(const Domain& in, BoundTrace& trace) const;
 
+  // The linear maps that read the input: what a norm in front is folded into.
+  std::vector<const Weight*> readers() const;
+
   int64_t tokens() const { return place.window_tokens(); }
   int64_t head_width() const { return width / place.heads; }
   // The least mean entropy that this layer can have on inputs with |X|_F^2 at most `input_square` (Zhai et al. 2023, theorem 3.1).

@@ -44,6 +44,19 @@ struct Norm {
     }
   }
 
+  // Over the batch, in evaluation: y = scale x + shift, a number of each a channel.
+  struct ChannelMap {
+    std::vector<double> scale, shift;
+  };
+  ChannelMap channel_map() const {
+    check(part.over_the_batch(), "[norm] ", name, " has no constants of its own: its statistics are a token's");
+    ChannelMap map{gains(), bias.raw().values()};
+    if (!running_mean) return map;
+    const std::vector<double> mean = running_mean().values();
+    for (size_t c = 0; c < mean.size(); c++) map.shift[c] -= map.scale[c] * mean[c];
+    return map;
+  }
+
   // center: D/(D-1) max|w|, a linear map. layer and rms: max|w| / sqrt(eps), reached where a token's variance vanishes; but whatever comes
   // in, what goes out has norm at most max|w| sqrt(D) + |b|. ball: a projection onto a convex set moves no two points apart.
   // Over the batch: in evaluation a constant diagonal map, max_c |w_c| / sqrt(s_c + eps).
@@ -117,4 +130,12 @@ struct Norm {
     for (size_t c = 0; c < g.size(); c++) squares += g[c] * mean[c] * g[c] * mean[c];
     return std::sqrt(squares);
   }
+};
+
+// Where a norm over the batch goes for inference: into all linear maps that read it, or, if others read it too, into the one that it reads.
+// Between the norm and its readers tokens may only be moved or averaged.
+struct NormFold {
+  const Norm* norm;
+  std::vector<const Weight*> readers;
+  const Weight* source = nullptr;
 };

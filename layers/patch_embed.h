@@ -23,6 +23,8 @@ struct PatchEmbed {
     const LayerRange range(name);
     return norm(linear(patches, weight.matrix(), bias(), weight.alpha()), mode);
   }
+  // The residual stream reads the norm.
+  NormFold norm_fold() const { return {&norm, {}, &weight}; }
   // Patches do not overlap, so cutting an image into them changes no distance: the constant is the matrix's.
   Bound bound(const Domain& in_domain, BoundTrace& trace) const {
     const double sigma = weight.norm(trace.norms);
@@ -32,15 +34,15 @@ struct PatchEmbed {
   }
 };
 
-// [B, H, W, C] -> [B, H/2, W/2, 2C]: the four neighbours side by side, a norm, a linear map without bias.
+// [B, H, W, C] -> [B, H/2, W/2, 2C]: the four neighbours side by side, a norm, a linear map. It has a bias only where a norm was folded into it.
 struct PatchMerging {
   std::string name;
   Norm norm;
   Linear reduction;
 
   PatchMerging() = default;
-  PatchMerging(const Scope& scope, int64_t width, const NormPart& norm_part)
-      : name(scope.path()), norm(scope / "norm", 4 * width, norm_part), reduction(scope / "reduction", 4 * width, 2 * width, false) {}
+  PatchMerging(const Scope& scope, int64_t width, const NormPart& norm_part, bool bias)
+      : name(scope.path()), norm(scope / "norm", 4 * width, norm_part), reduction(scope / "reduction", 4 * width, 2 * width, bias) {}
 
   Tensor operator()(const Tensor& x, const Mode& mode) const {
     const int64_t batch = x.dim(0), height = x.dim(1) / 2, width = x.dim(2) / 2;
@@ -51,6 +53,7 @@ struct PatchMerging {
     }
     return reduction(norm(merged, mode)).view({batch, height, width, x.dim(3) * 2});
   }
+  NormFold norm_fold() const { return {&norm, {&reduction.weight}}; }
   // Merging moves numbers without changing them: constant 1, and a merged token is at most twice as long; its RMS is at most the largest
   // of the four.
   Bound bound(const Domain& in, BoundTrace& trace) const {
@@ -87,6 +90,8 @@ struct OverlapConv {
     const Tensor y = linear(unfold(x, kernel, stride, padding), weight.matrix(), bias(), weight.alpha());
     return norm(y, mode).view({batch, height, columns, width});
   }
+  // The residual stream reads the norm.
+  NormFold norm_fold() const { return {&norm, {}, &weight}; }
   // A pixel lies in at most ceil(K/S)^2 patches, so unfolding has constant at most ceil(K/S); a patch has at most K*K tokens, so its row is at
   // most K times as long as the longest of them. The kernel reshaped to a matrix is the map behind that, never the convolution itself.
   Bound bound(const Domain& in_domain, int64_t side_in, BoundTrace& trace) const {

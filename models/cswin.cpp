@@ -135,3 +135,13 @@ std::vector<const ResidualBranch*> CSwin::branches() const {
     }
   return all;
 }
+
+// The head reads the last norm through a mean.
+std::vector<NormFold> CSwin::norm_folds() const {
+  std::vector<NormFold> all{stem.norm_fold()};
+  for (const auto& blocks : stages)
+    for (const CSwinBlock& block : blocks) block.core.add_norm_folds(all);
+  for (const OverlapConv& merge : merges) all.push_back(merge.norm_fold());
+  all.push_back({&norm, {&head.weight}});
+  return all;
+}

@@ -41,4 +41,5 @@ struct CSwin : Model {
   int64_t widest_activation() const override { return stem.side(img_size) * stem.side(img_size) * config.embed_dim; }
   std::vector<const Attention*> attentions() const override;
   std::vector<const ResidualBranch*> branches() const override;
+  std::vector<NormFold> norm_folds() const override;
 };

@@ -27,6 +27,8 @@ struct Model {
   virtual std::vector<const Attention*> attentions() const { return {}; }
   // The residual branches in the order in which a forward adds them.
   virtual std::vector<const ResidualBranch*> branches() const { return {}; }
+  // Every norm, with where it is folded for inference. Fails with the reason where one cannot be.
+  virtual std::vector<NormFold> norm_folds() const { return {}; }
 
   int heads() const {
     int n = 0;

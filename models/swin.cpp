@@ -57,7 +57,7 @@ Swin::Swin(const SwinConfig& config) : config(config) {
     }
     if (s + 1 < config.depths.size()) {
       if (side % 2 != 0) fail(Exit::config, "stage ", s, " has a ", side, " x ", side, " map, which cannot be halved: change model.img_size or model.depths");
-      stage.downsample = std::make_unique<PatchMerging>(scope / "downsample", width, config.parts.norm);
+      stage.downsample = std::make_unique<PatchMerging>(scope / "downsample", width, config.parts.norm, config.merge_bias);
       width *= 2;
       side /= 2;
     }
@@ -115,5 +115,16 @@ std::vector<const ResidualBranch*> Swin::branches() const {
       if (block.convs) all.insert(all.end(), {&block.convs->branch1, &block.convs->branch2});
       all.insert(all.end(), {&block.core.branch1, &block.core.branch2});
     }
+  return all;
+}
+
+// The head reads the last norm through a mean.
+std::vector<NormFold> Swin::norm_folds() const {
+  std::vector<NormFold> all{patch_embed.norm_fold()};
+  for (const Stage& stage : stages) {
+    for (const SwinBlock& block : stage.blocks) block.core.add_norm_folds(all);
+    if (stage.downsample) all.push_back(stage.downsample->norm_fold());
+  }
+  all.push_back({&norm, {&head.weight}});
   return all;
 }

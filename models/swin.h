@@ -15,6 +15,7 @@ struct SwinConfig {
   double mlp_ratio = 4, drop_path_rate = 0.2;
   bool qkv_bias = true;
   bool shift_windows = true, conv_branches = false;
+  bool merge_bias = false;   // of the linear maps between stages
   NormPosition norm_position = NormPosition::pre;
   Parts parts;
 };
@@ -47,4 +48,5 @@ struct Swin : Model {
   int64_t widest_activation() const override { return int64_t(img_size / input_patch) * (img_size / input_patch) * config.embed_dim; }
   std::vector<const Attention*> attentions() const override;
   std::vector<const ResidualBranch*> branches() const override;
+  std::vector<NormFold> norm_folds() const override;
 };

@@ -146,3 +146,14 @@ std::vector<const ResidualBranch*> T2tVit::branches() const {
   for (const TransformerBlock& block : blocks) all.insert(all.end(), {&block.branch1, &block.branch2});
   return all;
 }
+
+std::vector<NormFold> T2tVit::norm_folds() const {
+  std::vector<NormFold> all;
+  for (const TokenPerformer* performer : {&attention1, &attention2}) {
+    all.push_back({&performer->norm1, {&performer->kqv.weight}});
+    all.push_back({&performer->norm2, {&performer->fc1.weight}});
+  }
+  for (const TransformerBlock& block : blocks) block.add_norm_folds(all);
+  all.push_back({&norm, {&head.weight}});
+  return all;
+}

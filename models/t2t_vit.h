@@ -46,6 +46,7 @@ struct T2tVit : Model {
   int64_t widest_activation() const override { return split(0).side(img_size) * split(0).side(img_size) * in_chans * 49; }
   std::vector<const Attention*> attentions() const override;
   std::vector<const ResidualBranch*> branches() const override;
+  std::vector<NormFold> norm_folds() const override;
 
  private:
   struct Split {

@@ -36,6 +36,13 @@ struct TransformerBlock {
     return branch2(s.sum, mlp(s.normalised), mode);
   }
 
+  void add_norm_folds(std::vector<NormFold>& all) const {
+    if (position == NormPosition::post)
+      fail(Exit::config, name, " has its norms behind the residual sums, where the next sum reads them too: they cannot be folded away");
+    all.push_back({&norm1, attn.readers()});
+    all.push_back({&norm2, {&mlp.fc1.weight}});
+  }
+
   Bound bound(const Domain& in, BoundTrace& trace) const {
     if (position == NormPosition::post) {
       Bound b = branch1.bound(in, attn.bound(in, trace), trace);

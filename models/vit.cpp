@@ -69,3 +69,10 @@ std::vector<const ResidualBranch*> Vit::branches() const {
   for (const TransformerBlock& block : blocks) all.insert(all.end(), {&block.branch1, &block.branch2});
   return all;
 }
+
+std::vector<NormFold> Vit::norm_folds() const {
+  std::vector<NormFold> all;
+  for (const TransformerBlock& block : blocks) block.add_norm_folds(all);
+  all.push_back({&norm, {&head.weight}});
+  return all;
+}

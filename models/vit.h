@@ -28,4 +28,5 @@ struct Vit : Model {
   int64_t widest_activation() const override { return pos_embed.raw().size(); }
   std::vector<const Attention*> attentions() const override;
   std::vector<const ResidualBranch*> branches() const override;
+  std::vector<NormFold> norm_folds() const override;
 };

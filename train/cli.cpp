@@ -196,21 +196,39 @@ void CommandLine::add_data() {
 
 void CommandLine::add_machine() {
   auto [convert, converted] =
-      add(app, "convert", "Rename the weights of one framework for another", commands.convert);
-  add_argument(convert, "INPUT", converted->input, "Safetensors");
-  add_argument(convert, "OUTPUT", converted->output, "Safetensors");
+      add(app, "convert", "Rename weights for another framework, or fuse a model for inference", commands.convert);
+  add_argument(convert, "INPUT", converted->input, "Safetensors; with --fuse a run folder, or a recipe together with --weights");
+  add_argument(convert, "OUTPUT", converted->output, "Safetensors; with --fuse its recipe is written beside it, as *.toml");
   add_text(convert, "--to", converted->to, "NAMES", "Whose names the output has: timm or swin (which lipsgrad reads)")
-      ->required()
       ->check(CLI::IsMember({"timm", "swin"}).description(""));
-  convert->footer("Example:\n  lipsgrad convert swin_tiny_timm.safetensors swin_tiny.safetensors --to swin");
+  convert->add_flag("--fuse", converted->fuse,
+                    "Fold norms over the batch and weight parts into neighbouring weights; the logits stay the same");
+  add_text(convert, "--weights", converted->weights, "FILE",
+           "With --fuse: safetensors; the newest checkpoint of the run unless given");
+  convert->add_flag("--ema", converted->ema, "With --fuse: the averaged weights of the checkpoint");
+  actions.back().run = [converted = converted, this] {
+    if (converted->fuse != converted->to.empty()) fail(Exit::usage, "convert needs --to NAMES or --fuse, and one of them only");
+    if (!converted->fuse && (converted->ema || !converted->weights.empty()))
+      fail(Exit::usage, "--weights and --ema go with --fuse: INPUT is the file that is renamed");
+    return commands.convert(*converted);
+  };
+  convert->footer(
+      "Examples:\n"
+      "  lipsgrad convert swin_tiny_timm.safetensors swin_tiny.safetensors --to swin\n"
+      "  lipsgrad convert --fuse runs/unified fused.safetensors\n"
+      "  lipsgrad eval fused.toml --weights fused.safetensors");
 
   auto [bench, benched] = add(app, "bench", "Time full training steps on made-up images", commands.bench);
+  bench->add_flag("--inference", benched->inference, "Time evaluation alone: no gradients, no optimizer");
   add_recipe(bench, benched->recipe);
   add_set(bench, benched->set);
   add_count(bench, "--steps", benched->steps, 1, "Steps that are timed");
   add_count(bench, "--warmup", benched->warmup, 0, "Steps before that");
   add_json(bench, benched->json);
-  bench->footer("Example:\n  lipsgrad bench lipsformer_swin_tiny --set data.batch_size=16 --set run.threads=2");
+  bench->footer(
+      "Examples:\n"
+      "  lipsgrad bench lipsformer_swin_tiny --set data.batch_size=16 --set run.threads=2\n"
+      "  lipsgrad bench swin_tiny --inference --set data.batch_size=16 --set parts.norm=unified");
 
   auto [devices, listed] = add(app, "devices", "List what lipsgrad can compute on", commands.devices);
   add_json(devices, listed->json);

@@ -1,4 +1,5 @@
-// command_bench.cpp: `lipsgrad bench`: a full training step on made-up pixels (forward, backward, update, ledger) and where its time goes.
+// command_bench.cpp: `lipsgrad bench`: a full training step on made-up pixels (forward, backward, update, ledger) and where its time goes; or
+// evaluation alone.
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -20,7 +21,17 @@ double median(std::vector<double> v) {
   return v.empty() ? 0 : v[v.size() / 2];
 }
 
+Batch made_up_text(const Recipe& recipe) {
+  Batch batch{.count = recipe.data.batch_size};
+  const RandomStream stream(uint64_t(recipe.run.seed), "bench");
+  for (int64_t i = 0; i < int64_t(batch.count) * recipe.model.context; i++)
+    batch.tokens.push_back(int32_t(stream.words(0, uint64_t(i), 0)[0] % uint32_t(recipe.model.vocab_size)));
+  batch.next_tokens = batch.tokens;
+  return batch;
+}
+
 Batch made_up_batch(const Recipe& recipe) {
+  if (recipe.model.family == "gpt") return made_up_text(recipe);
   Batch batch{.count = recipe.data.batch_size, .height = recipe.model.img_size, .width = recipe.model.img_size, .channels = recipe.model.in_chans};
   batch.images.resize(size_t(batch.count) * batch.height * batch.width * batch.channels);
   const RandomStream stream(uint64_t(recipe.run.seed), "bench");
@@ -45,10 +56,80 @@ struct Scratch {
   ~Scratch() { std::filesystem::remove_all(path); }
 };
 
+int64_t peak_memory() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return int64_t(usage.ru_maxrss) * 1024;
+}
+
+// What the ops of some steps took; the dearest first.
+struct OpTable {
+  std::vector<std::pair<std::string, OpCost>> rows;
+  int steps;
+  int64_t macs = 0;   // of a step
+
+  OpTable(const std::map<std::string, OpCost>& costs, int steps) : rows(costs.begin(), costs.end()), steps(steps) {
+    for (const auto& [op, cost] : rows) macs += cost.macs;
+    macs /= steps;
+    std::sort(rows.begin(), rows.end(), [](const auto& a, const auto& b) { return a.second.seconds > b.second.seconds; });
+  }
+  nlohmann::json json() const {
+    nlohmann::json ops;
+    for (const auto& [op, cost] : rows) ops[op] = {{"seconds", cost.seconds / steps}, {"calls", cost.calls / steps}, {"macs", cost.macs / steps}};
+    return ops;
+  }
+  void print() const {
+    double seconds = 0;
+    for (const auto& [op, cost] : rows) seconds += cost.seconds;
+    fmt::print("{:<32}{:>8}{:>12}{:>10}{:>12}\n", "op (thread time a step)", "calls", "ms", "share", "GFLOP/s");
+    for (const auto& [op, cost] : rows)
+      fmt::print("{:<32}{:>8}{:>12.2f}{:>9.1f}%{:>12.1f}\n", op, cost.calls / steps, 1e3 * cost.seconds / steps, 100 * cost.seconds / seconds,
+                 2e-9 * double(cost.macs) / std::max(cost.seconds, 1e-12));
+  }
+};
+
+// What both kinds of bench say about a step.
+nlohmann::json step_json(const Training& training, double step, const OpTable& table) {
+  return {{"images_per_s", training.recipe.data.batch_size / step}, {"step_seconds", step}, {"batch_size", training.recipe.data.batch_size},
+          {"threads", training.workers.threads()}, {"macs_per_step", table.macs}, {"peak_memory_bytes", peak_memory()},
+          {"arena_bytes", training.arena_bytes()}, {"ops", table.json()}};
+}
+
+void print_rate(const Training& training, double step, const OpTable& table) {
+  fmt::print("{:.2f} images/s at batch {}, {} threads, {:.1f} GFLOP/s, peak memory {:.2f} GB, {:.1f} MB of it activations (medians of {} steps)\n",
+             training.recipe.data.batch_size / step, training.recipe.data.batch_size, training.workers.threads(), 2e-9 * double(table.macs) / step,
+             double(peak_memory()) / 1e9, double(training.arena_bytes()) / 1e6, table.steps);
+}
+
+int bench_inference(const Recipe& recipe, const BenchOptions& options) {
+  Training training(recipe, false);
+  const Input input = make_input(made_up_batch(recipe), recipe, 0, 0, false);
+  std::map<std::string, OpCost> costs;
+  std::vector<double> times;
+  EvalResult sums;
+  for (int i = 0; i < options.warmup + options.steps; i++) {
+    if (i == options.warmup) training.profile = &costs;
+    const Clock::time_point start = Clock::now();
+    training.evaluate(input, sums);
+    if (i >= options.warmup) times.push_back(since(start));
+  }
+  const OpTable table(costs, options.steps);
+  const double step = median(times);
+  if (options.json) {
+    fmt::print("{}\n", step_json(training, step, table).dump());
+    return int(Exit::ok);
+  }
+  table.print();
+  fmt::print("\n");
+  print_rate(training, step, table);
+  return int(Exit::ok);
+}
+
 }  // namespace
 
 int run_bench(const BenchOptions& options) {
   const Recipe recipe = load_recipe(options.recipe, options.set);
+  if (options.inference) return bench_inference(recipe, options);
   Training training(recipe, true);
   training.norms->iterate(training.workers, 2);
   const Scratch scratch;
@@ -69,32 +150,18 @@ int run_bench(const BenchOptions& options) {
     if (i < options.warmup) continue;
     whole.push_back(t3), backward_part.push_back(t1), update_part.push_back(t2 - t1), ledger_part.push_back(t3 - t2);
   }
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  const double step = median(whole), images_per_s = recipe.data.batch_size / step;
-  int64_t macs = 0;
-  double seconds = 0;
-  std::vector<std::pair<std::string, OpCost>> table(costs.begin(), costs.end());
-  for (const auto& [op, cost] : table) macs += cost.macs, seconds += cost.seconds;
-  std::sort(table.begin(), table.end(), [](const auto& a, const auto& b) { return a.second.seconds > b.second.seconds; });
+  const OpTable table(costs, options.steps);
+  const double step = median(whole);
   if (options.json) {
-    nlohmann::json json{{"images_per_s", images_per_s}, {"step_seconds", step}, {"batch_size", recipe.data.batch_size},
-                        {"threads", training.workers.threads()}, {"forward_backward_seconds", median(backward_part)},
-                        {"update_seconds", median(update_part)}, {"ledger_seconds", median(ledger_part)},
-                        {"ledger_share", median(ledger_part) / step}, {"macs_per_step", macs / options.steps},
-                        {"peak_memory_bytes", int64_t(usage.ru_maxrss) * 1024}, {"arena_bytes", training.arena_bytes()}};
-    for (const auto& [op, cost] : table)
-      json["ops"][op] = {{"seconds", cost.seconds / options.steps}, {"calls", cost.calls / options.steps}, {"macs", cost.macs / options.steps}};
+    nlohmann::json json = step_json(training, step, table);
+    json.update({{"forward_backward_seconds", median(backward_part)}, {"update_seconds", median(update_part)},
+                 {"ledger_seconds", median(ledger_part)}, {"ledger_share", median(ledger_part) / step}});
     fmt::print("{}\n", json.dump());
     return int(Exit::ok);
   }
-  fmt::print("{:<32}{:>8}{:>12}{:>10}{:>12}\n", "op (thread time a step)", "calls", "ms", "share", "GFLOP/s");
-  for (const auto& [op, cost] : table)
-    fmt::print("{:<32}{:>8}{:>12.2f}{:>9.1f}%{:>12.1f}\n", op, cost.calls / options.steps, 1e3 * cost.seconds / options.steps,
-               100 * cost.seconds / seconds, 2e-9 * double(cost.macs) / std::max(cost.seconds, 1e-12));
+  table.print();
   fmt::print("\nstep {:.1f} ms: forward and backward {:.1f}, update {:.1f}, ledger {:.2f} ({:.2f} %)\n", 1e3 * step, 1e3 * median(backward_part),
              1e3 * median(update_part), 1e3 * median(ledger_part), 100 * median(ledger_part) / step);
-  fmt::print("{:.2f} images/s at batch {}, {} threads, {:.1f} GFLOP/s, peak memory {:.2f} GB (medians of {} steps)\n", images_per_s,
-             recipe.data.batch_size, training.workers.threads(), 2e-9 * double(macs) / options.steps / step, double(usage.ru_maxrss) / 1e6, options.steps);
+  print_rate(training, step, table);
   return int(Exit::ok);
 }

@@ -72,7 +72,8 @@ int run_forward(const ForwardOptions& options) {
   const Recipe recipe = load_recipe(options.recipe, options.set);
   Training training(recipe, true);
   ParameterStore& store = training.model->store;
-  load_weights(store, SafetensorsFile(options.weights), options.partial);
+  const std::set<std::string> loaded = load_weights(store, SafetensorsFile(options.weights), options.partial);
+  training.spectral->adopt(training.workers, loaded);
   const SafetensorsFile file(options.input);
   const std::vector<Input> inputs{read_input(file, recipe)};
 

@@ -82,8 +82,11 @@ struct DataFetchOptions {
 int run_data_fetch(const DataFetchOptions& options);
 
 struct ConvertOptions {
-  std::string input, output;  // safetensors
+  std::string input, output;  // safetensors; with fuse the input is a run folder or a recipe
   std::string to;             // whose names the output has: "timm" or "swin"
+  bool fuse = false;          // instead: a model for inference, its recipe beside the output
+  std::string weights;        // with fuse, as in EvalOptions
+  bool ema = false;           // with fuse, as in EvalOptions
 };
 int run_convert(const ConvertOptions& options);
 
@@ -91,6 +94,7 @@ struct BenchOptions {
   std::string recipe;
   std::vector<std::string> set;
   int steps = 10, warmup = 2;
+  bool inference = false;  // evaluation alone instead of whole training steps
   bool json = false;
 };
 int run_bench(const BenchOptions& options);

@@ -32,7 +32,7 @@ struct ModelRecipe {
   bool conv_branches = false;
   std::vector<int> stripe_widths{1, 2, 7, 7};
   int token_dim = 64;
-  bool qkv_bias = true, bias = true;
+  bool qkv_bias = true, bias = true, merge_bias = false;
   int vocab_size = 0, context = 0;
   double rotary_base = 10000.0, logit_scale = 1.0;
   int rotary_still = 0;
@@ -61,6 +61,7 @@ struct ModelRecipe {
     key("token_dim", model.token_dim, between(2, 4096), "t2t_vit: width of the two token transformers");
     key("qkv_bias", model.qkv_bias, anything(), "queries, keys and values have a bias");
     key("bias", model.bias, anything(), "every other linear map, convolution and norm has one; false: none anywhere");
+    key("merge_bias", model.merge_bias, anything(), "swin: the linear maps between stages have one too, as a fused model needs it");
     key("vocab_size", model.vocab_size, between(0, 1 << 24), "gpt: tokens that there are");
     key("context", model.context, between(0, 1 << 20), "gpt: tokens of a sequence");
     key("rotary_base", model.rotary_base, above(0), "gpt: base of the rotary frequencies");

@@ -44,6 +44,7 @@ void check_family(const Recipe& recipe) {
   const ModelRecipe& model = recipe.model;
   if (model.family == "swin") return check_swin(model);
   if (model.family != "cswin") check_single(model);
+  refuse_if(model.merge_bias, "model.merge_bias is for swin");
   refuse_if(model.family == "gpt" && (model.vocab_size < 1 || model.context < 1), "a gpt needs model.vocab_size and model.context");
   refuse_if(model.family == "cswin" && model.patch_size != 4, "model.patch_size is 4 in a cswin, given ", model.patch_size);
   refuse_if(model.family == "t2t_vit" && model.patch_size != 16, "model.patch_size is 16 in a t2t_vit, given ", model.patch_size);

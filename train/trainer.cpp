@@ -142,6 +142,7 @@ void Trainer::step(std::vector<Batch>& batches, double wait) {
   training_.temperature = schedule_.temperature_at(position_.step);
   std::vector<Input> inputs;
   for (const Batch& batch : batches) inputs.push_back(make_input(batch, recipe_, number, int64_t(inputs.size()) * recipe_.data.batch_size, true));
+  if (position_.step == 0) training_.initialise_admin(inputs.front());
   const StepResult result = training_.gradients(inputs, number);
   if (!std::isfinite(result.loss) || !std::isfinite(result.gradient.total)) refuse(inputs, result, lr);
   ledger_->before_update(position_.step, result);

@@ -5,7 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
-
+#include <cstring>
 
 DType recipe_dtype(const Recipe& recipe) {
   return recipe.run.dtype == "f64" ? DType::f64 : recipe.run.dtype == "bf16" ? DType::bf16 : DType::f32;
@@ -80,9 +80,9 @@ Mode Training::mode_of(Pass pass, uint32_t step, int64_t first_sample) const {
 
 // Images a pass inside a shard: as many as keep the widest activation near 5 MB, so that producer and consumer meet in the cache.
 // A function of the recipe alone, because it decides the order of sums.
-int64_t Training::micro_batch(int64_t in_shard) const {
+int64_t Training::micro_batch(int64_t in_shard, Pass pass) const {
   const int64_t whole = std::max<int64_t>(1, in_shard);
-  if (model->store.batch_statistics) return whole;
+  if (model->store.batch_statistics && pass != Pass::evaluation) return whole;
   if (recipe.run.micro_batch > 0) return std::min<int64_t>(recipe.run.micro_batch, whole);
   return std::clamp<int64_t>((5 << 20) / (model->widest_activation() * 4), 1, whole);
 }
@@ -100,11 +100,11 @@ Tensor Training::loss_of(const Tensor& logits, const Input& batch, int64_t first
   return cross_entropy_labels(logits, batch.labels.slice(first, count).view({logits.dim(0)}), weight);
 }
 
-double Training::run_shard(const Input& batch, int shard, double weight, const Mode& mode, EntropySums& entropies) {
+double Training::run_shard(const Input& batch, int shard, double weight, Pass pass, const Mode& mode, EntropySums& entropies) {
   const ArenaScope memory(arenas_[shard].get());
   const ShardScope gradients(shard);
   const auto [begin, end] = shard_range(batch.count(), shard);
-  const int64_t micro = micro_batch(end - begin);
+  const int64_t micro = micro_batch(end - begin, pass);
   double loss = 0;
   for (int64_t first = begin; first < end; first += micro) {
     const int64_t count = std::min(micro, end - first);
@@ -138,7 +138,7 @@ StepResult Training::gradients(const std::vector<Input>& batches, uint32_t step,
       const Mode mode = mode_of(pass, step, seen);
       seen += batch.count();
       const double weight = 1.0 / (double(std::max<int64_t>(1, batch.valid)) * double(batches.size()));
-      losses[s] += run_shard(batch, int(s), weight, mode, entropies[s]);
+      losses[s] += run_shard(batch, int(s), weight, pass, mode, entropies[s]);
     }
     model->store.end_gradients(int(s));
     if (watch) costs[s] = std::move(watch->table);
@@ -147,18 +147,46 @@ StepResult Training::gradients(const std::vector<Input>& batches, uint32_t step,
   for (int s = 0; s < shards; s++) {
     result.loss += losses[s];
     result.entropies.add(entropies[s]);
-    for (const auto& [op, cost] : costs[s]) {
-      OpCost& total = (*profile)[op];
-      total.seconds += cost.seconds;
-      total.calls += cost.calls;
-      total.macs += cost.macs;
-    }
   }
+  add_costs(costs);
   for (const Input& batch : batches) result.images += batch.count();
   // The way back to W and gamma is linear, so each shard's gradient takes it alone.
   for (int s = 0; s < shards; s++) spectral->pull_back(workers, model->store.gradient(s));
   result.gradient = optimizer->gather(workers);
   return result;
+}
+
+void Training::add_costs(const std::vector<std::map<std::string, OpCost>>& shards) {
+  for (const auto& costs : shards)
+    for (const auto& [op, cost] : costs) {
+      OpCost& total = (*profile)[op];
+      total.seconds += cost.seconds;
+      total.calls += cost.calls;
+      total.macs += cost.macs;
+    }
+}
+
+// Liu et al. 2020: one forward with omega = 1, nothing dropped, then omega_l = sqrt(sum_{k<l} Var F_k), the input of the first branch counted as
+// a branch before all others whose variance is 1: so the first omega is 1, and all are at least that.
+void Training::initialise_admin(const Input& batch) {
+  if (recipe.parts.residual != "admin") return;
+  std::vector<double> variances;
+  Mode mode = mode_of(Pass::evaluation, 0, 0);
+  mode.checkpoint_activations = false;
+  mode.branch_variances = &variances;
+  spectral->iterate(workers, false);
+  model->forward(input_of(batch, 0, batch.count()), mode);
+  const std::vector<const ResidualBranch*> branches = model->branches();
+  check(variances.size() == branches.size(), "[admin] a forward added ", variances.size(), " branches of ", branches.size());
+  double sum = 1;
+  for (size_t l = 0; l < branches.size(); l++) {
+    const int omega = branches[l]->omega.index;
+    const Tensor start = Tensor::full(model->store.raw(omega).shape(), std::sqrt(sum), model->store.dtype());
+    std::memcpy(model->store.raw(omega).raw(), start.raw(), start.bytes());
+    if (optimizer && optimizer->ema) std::memcpy(model->store.slice_of(optimizer->ema, omega).raw(), start.raw(), start.bytes());
+    sum += variances[l];
+    if (!std::isfinite(sum)) fail(Exit::failure, branches[l]->name, " adds a branch that is not finite before the first step: choose a smaller parts.init");
+  }
 }
 
 EntropySums Training::no_entropies() const {
@@ -177,7 +205,7 @@ NonFinite Training::first_non_finite(const std::vector<Input>& batches, uint32_t
       model->store.begin_gradients(s);
       Mode mode = mode_of(Pass::training, step, seen);
       mode.checkpoint_activations = false;
-      run_shard(batch, s, 1.0 / double(std::max<int64_t>(1, batch.valid)), mode, entropies);
+      run_shard(batch, s, 1.0 / double(std::max<int64_t>(1, batch.valid)), Pass::training, mode, entropies);
       if (watch.found()) return *watch.found();
     }
     seen += batch.count();
@@ -214,11 +242,13 @@ void Training::evaluate(const Input& batch, EvalResult& sums, Tensor* logits) {
   const int64_t classes = model->num_classes, top = std::min<int64_t>(5, classes), length = std::max(1, model->context);   // rows of logits a sample
   if (logits) *logits = Tensor::empty({batch.count() * length, classes}, DType::f32);
   std::vector<EvalResult> parts(recipe.run.shards);
+  std::vector<std::map<std::string, OpCost>> costs(recipe.run.shards);
   spectral->iterate(workers, false);
   workers.run(recipe.run.shards, [&](int64_t s) {
+    std::unique_ptr<Profile> watch = profile ? std::make_unique<Profile>() : nullptr;
     const ArenaScope memory(arenas_[s].get());
     const auto [begin, end] = shard_range(batch.count(), int(s));
-    const int64_t micro = micro_batch(end - begin);
+    const int64_t micro = micro_batch(end - begin, Pass::evaluation);
     for (int64_t first = begin; first < end; first += micro) {
       const int64_t count = std::min(micro, end - first);
       const Tensor out = model->forward(input_of(batch, first, count), mode_of(Pass::evaluation, 0, 0));
@@ -237,7 +267,9 @@ void Training::evaluate(const Input& batch, EvalResult& sums, Tensor* logits) {
         parts[s].top5 += above < top;
       }
     }
+    if (watch) costs[s] = std::move(watch->table);
   });
+  add_costs(costs);
   for (const EvalResult& part : parts) {
     sums.loss += part.loss;
     sums.top1 += part.top1;

@@ -57,6 +57,8 @@ class Training {
   StepResult gradients(const std::vector<Input>& batches, uint32_t step, Pass pass = Pass::training);
   // If the loss or a gradient of that result is not finite: the op and layer where it first appeared.
   NonFinite first_non_finite(const std::vector<Input>& batches, uint32_t step);
+  // The first thing that a fresh run does if it has parts.residual "admin"; otherwise it changes nothing.
+  void initialise_admin(const Input& batch);
   void update(double lr, const StepResult& result) { optimizer->update(workers, lr, result.gradient); }
 
   // Logits of a whole batch at once, in the dtype of activations, by all cores.
@@ -71,7 +73,7 @@ class Training {
   std::unique_ptr<SpectralWeights> spectral;
   double temperature;   // all attention logits are divided by it too: the schedule's; the trainer changes it when its time comes
   std::unique_ptr<Optimizer> optimizer;
-  std::map<std::string, OpCost>* profile = nullptr;   // if set, gradients() adds its costs here
+  std::map<std::string, OpCost>* profile = nullptr;   // if set, gradients() and evaluate() add their costs here
   size_t arena_bytes() const;
 
  private:
@@ -79,13 +81,14 @@ class Training {
     int64_t begin, end;
   };
   Range shard_range(int64_t count, int shard) const;
-  int64_t micro_batch(int64_t in_shard) const;
+  int64_t micro_batch(int64_t in_shard, Pass pass) const;
+  void add_costs(const std::vector<std::map<std::string, OpCost>>& shards);
   Mode mode_of(Pass pass, uint32_t step, int64_t first_sample) const;
   EntropySums no_entropies() const;
   Tensor input_of(const Input& batch, int64_t first, int64_t count) const;
   Tensor loss_of(const Tensor& logits, const Input& batch, int64_t first, int64_t count, double weight) const;
   // One shard's part of one batch; returns its part of the loss.
-  double run_shard(const Input& batch, int shard, double weight, const Mode& mode, EntropySums& entropies);
+  double run_shard(const Input& batch, int shard, double weight, Pass pass, const Mode& mode, EntropySums& entropies);
 
   std::vector<std::unique_ptr<Arena>> arenas_;   // one a shard
 };

@@ -48,8 +48,8 @@ SafetensorsEntry to_entry(const Tensor& tensor) {
   return {dtype, tensor.shape().dims(), reinterpret_cast<const uint8_t*>(tensor.raw()), tensor.bytes()};
 }
 
-void load_weights(ParameterStore& store, const SafetensorsFile& file, bool partial, const std::string& prefix) {
-  std::vector<bool> found(store.parameters().size(), false), found_buffers(store.buffers().size(), false);
+std::set<std::string> load_weights(ParameterStore& store, const SafetensorsFile& file, bool partial, const std::string& prefix) {
+  std::set<std::string> found;
   for (const auto& [full_name, entry] : file.tensors()) {
     if (!full_name.starts_with(prefix)) continue;
     const std::string name = stripped(full_name.substr(prefix.size()));
@@ -65,13 +65,15 @@ void load_weights(ParameterStore& store, const SafetensorsFile& file, bool parti
       fail(Exit::bad_data, file.path(), " belongs to another model: its ", name, " is ", Shape(entry.shape), ", this model's is ", to.shape());
     const Tensor from = to_tensor(entry, store.dtype(), file.path() + ": " + name);
     std::memcpy(to.raw(), from.raw(), from.bytes());
-    (index >= 0 ? found[index] : found_buffers[buffer]) = true;
+    found.insert(name);
   }
-  for (size_t i = 0; i < found.size() && !partial; i++)
-    if (!found[i]) fail(Exit::bad_data, file.path(), " belongs to another model: it lacks ", store.parameters()[i].name);
-  for (size_t i = 0; i < found_buffers.size() && !partial; i++)
-    if (!found_buffers[i] && store.buffers()[i].persistent)
-      fail(Exit::bad_data, file.path(), " belongs to another model: it lacks ", store.buffers()[i].name);
+  const auto need = [&](const std::string& name) {
+    if (!partial && !found.contains(name)) fail(Exit::bad_data, file.path(), " belongs to another model: it lacks ", name);
+  };
+  for (const ParameterInfo& info : store.parameters()) need(info.name);
+  for (const BufferInfo& info : store.buffers())
+    if (info.persistent) need(info.name);
+  return found;
 }
 
 std::map<std::string, SafetensorsEntry> weight_entries(const ParameterStore& store, const Tensor& flat, const std::string& prefix) {

@@ -1,6 +1,7 @@
 // weights.h: tensors of a model to and from safetensors, by PyTorch's names.
 #pragma once
 #include <map>
+#include <set>
 #include <string>
 
 #include "engine/safetensors.h"
@@ -14,7 +15,8 @@ SafetensorsEntry to_entry(const Tensor& tensor);
 // Fills parameters and persistent buffers from the file. Names are PyTorch's; the prefixes module. and _orig_mod. are stripped, and the buffers
 // relative_position_index and attn_mask of Swin's files are skipped. Missing or extra names and other shapes are Errors that say which;
 // `partial` allows missing and extra ones.
-void load_weights(ParameterStore& store, const SafetensorsFile& file, bool partial, const std::string& prefix = "");
+// Returns the names of those that were filled.
+std::set<std::string> load_weights(ParameterStore& store, const SafetensorsFile& file, bool partial, const std::string& prefix = "");
 // All persistent buffers, as they stand.
 std::map<std::string, SafetensorsEntry> buffer_entries(const ParameterStore& store);
 // All parameters, their values taken from a flat buffer of the store's layout.

@@ -48,40 +48,60 @@ void set(const Tensor& x, const std::vector<double>& values) {
 
 }  // namespace
 
+double SpectralWeights::start_vector(size_t index) {
+  const auto& info = store_.spectral_weights[index];
+  const Tensor w = store_.raw(info.weight);
+  const int64_t rows = w.dim(0), columns = w.size() / rows;
+  const RandomStream stream(0, "spectral_weights." + store_.parameters()[info.weight].name);
+  std::vector<double> u(columns), t(rows), y(columns);
+  for (int64_t j = 0; j < columns; j++) {
+    const Words words = stream.words(0, uint64_t(j), 0);
+    u[j] = normal_from(words[0], words[1]);
+  }
+  normalise(u);
+  double sigma = 0;
+  with_type(w.dtype(), [&]<class T>() {
+    for (int k = 0; k < 2000; k++) {
+      products(w.data<T>(), rows, columns, u, t, y);
+      const double before = sigma;
+      sigma = length(t);
+      u = y;
+      normalise(u);
+      if (k > 50 && std::abs(sigma - before) <= 1e-9 * sigma) break;
+    }
+  });
+  set(store_.buffer(info.u), u);
+  return sigma;
+}
+
+void SpectralWeights::start_gains(int weight, int gain) {
+  const Tensor w = store_.raw(weight);
+  const int64_t rows = w.dim(0), columns = w.size() / rows;
+  const std::vector<double> values = w.values();
+  std::vector<double> lengths(rows);
+  for (int64_t r = 0; r < rows; r++) lengths[r] = length({values.begin() + r * columns, values.begin() + (r + 1) * columns});
+  set(store_.raw(gain), lengths);
+}
+
 void SpectralWeights::start(Workers& workers) {
   workers.run(int64_t(state_.size()), [&](int64_t i) {
     const auto& info = store_.spectral_weights[i];
-    const Tensor w = store_.raw(info.weight);
-    const int64_t rows = w.dim(0), columns = w.size() / rows;
-    const RandomStream stream(0, "spectral_weights." + store_.parameters()[info.weight].name);
-    std::vector<double> u(columns), t(rows), y(columns);
-    for (int64_t j = 0; j < columns; j++) {
-      const Words words = stream.words(0, uint64_t(j), 0);
-      u[j] = normal_from(words[0], words[1]);
-    }
-    normalise(u);
-    double sigma = 0;
-    with_type(w.dtype(), [&]<class T>() {
-      for (int k = 0; k < 2000; k++) {
-        products(w.data<T>(), rows, columns, u, t, y);
-        const double before = sigma;
-        sigma = length(t);
-        u = y;
-        normalise(u);
-        if (k > 50 && std::abs(sigma - before) <= 1e-9 * sigma) break;
-      }
-    });
-    set(store_.buffer(info.u), u);
+    const double sigma = start_vector(size_t(i));
     if (info.gamma >= 0 && info.gamma_is_sigma) set(store_.raw(info.gamma), {sigma});
   });
-  for (const auto& [weight, gain] : store_.row_gains) {
-    const Tensor w = store_.raw(weight);
-    const int64_t rows = w.dim(0), columns = w.size() / rows;
-    const std::vector<double> values = w.values();
-    std::vector<double> lengths(rows);
-    for (int64_t r = 0; r < rows; r++) lengths[r] = length({values.begin() + r * columns, values.begin() + (r + 1) * columns});
-    set(store_.raw(gain), lengths);
-  }
+  for (const auto& [weight, gain] : store_.row_gains) start_gains(weight, gain);
+}
+
+void SpectralWeights::adopt(Workers& workers, const std::set<std::string>& loaded) {
+  const auto has = [&](int parameter) { return loaded.contains(store_.parameters()[parameter].name); };
+  workers.run(int64_t(state_.size()), [&](int64_t i) {
+    const auto& info = store_.spectral_weights[i];
+    if (!has(info.weight) || loaded.contains(store_.buffers()[info.u].name)) return;
+    const double sigma = start_vector(size_t(i));
+    if (info.gamma >= 0 && !has(info.gamma)) set(store_.raw(info.gamma), {sigma});
+  });
+  for (const auto& [weight, gain] : store_.row_gains)
+    if (has(weight) && !has(gain)) start_gains(weight, gain);
 }
 
 void SpectralWeights::iterate(Workers& workers, bool keep) {
@@ -134,15 +154,4 @@ void SpectralWeights::pull_back(Workers& workers, const Tensor& gradient) {
       if (info.gamma >= 0) set(store_.slice_of(gradient, info.gamma), {along / alpha * info.factor / sigma});
     });
   });
-}
-
-void SpectralWeights::fold(Workers& workers) {
-  iterate(workers, false);
-  for (const auto& info : store_.spectral_weights) {
-    const Tensor w = store_.raw(info.weight);
-    std::vector<double> values = w.values();
-    const double gain = store_.buffer(info.alpha).item() / info.factor;   // a plain layer applies its factor itself
-    for (double& v : values) v *= gain;
-    set(w, values);
-  }
 }

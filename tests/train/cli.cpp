@@ -93,6 +93,15 @@ TEST_CASE("cli: the other commands") {
   CHECK(parsed(&Commands::data_verify, {"data", "verify", "d"}).folder == "d");
   CHECK(parsed(&Commands::data_fetch, {"data", "fetch", "fashion-mnist"}).folder == "datasets/fashion-mnist");
   CHECK(parsed(&Commands::convert, {"convert", "a", "b", "--to", "timm"}).to == "timm");
+  const auto fused = parsed(&Commands::convert, {"convert", "--fuse", "runs/a", "b", "--ema"});
+  CHECK(fused.fuse);
+  CHECK(fused.ema);
+  CHECK(fused.input == "runs/a");
+  CHECK(parsed(&Commands::convert, {"convert", "r.toml", "b", "--fuse", "--weights", "w"}).weights == "w");
+  refuses({"convert", "a", "b"}, "convert needs --to NAMES or --fuse, and one of them only");
+  refuses({"convert", "a", "b", "--fuse", "--to", "timm"}, "convert needs --to NAMES or --fuse, and one of them only");
+  refuses({"convert", "a", "b", "--to", "timm", "--ema"}, "--weights and --ema go with --fuse: INPUT is the file that is renamed");
+  CHECK(parsed(&Commands::bench, {"bench", "swin_tiny", "--inference"}).inference);
   const auto bench = parsed(&Commands::bench, {"bench", "swin_tiny", "--set", "a.b=c", "--steps", "3"});
   CHECK(bench.steps == 3);
   CHECK(bench.set == Words{"a.b=c"});

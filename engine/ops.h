@@ -54,11 +54,11 @@ struct DropPath {
   int64_t first_sample = 0;   // of this tensor's first entry, counted over the whole batch of the step
 };
 struct Sum { Tensor sum, normalised; };
-enum class RowNorm { layer, center };
+enum class RowNorm { layer, center, rms };
 
 // skip x + drop(alpha * f); alpha is [C], [1] or empty.
 Tensor residual(const Tensor& x, const Tensor& f, const Tensor& alpha, const DropPath& drop, double skip = 1);
-// s = x + drop(alpha * f) and norm(s) in one pass. With keep_sum = false only the norm is made.
+// s = x + drop(alpha * f) and norm(s) in one pass. With keep_sum = false only the norm is made. The bias may be empty.
 Sum residual_norm(const Tensor& x, const Tensor& f, const Tensor& alpha, const DropPath& drop, RowNorm norm, const Tensor& weight,
                   const Tensor& bias, double eps, bool keep_sum);
 
@@ -95,7 +95,8 @@ struct ChannelNorm {
   int window_forward = 4, window_backward = 4, warmup = 4000;   // unified and moving_average; power has no window
   enum Filter { no_filter, pooled, per_channel } filter = no_filter;   // unified: outliers, as released or as written in the paper
 };
-// What a layer remembers from step to step. Tensors of the weights' dtype, on the host.
+// What a layer remembers from step to step: f32 or f64, on the host. Written to without a lock: two threads must not train on one state.
+// What a method does not use may be empty; evaluation reads running_var and, for `batch`, running_mean only.
 struct ChannelNormState {
   Tensor running_mean;      // [C], batch only
   Tensor running_var;       // [C]; second moments for all but batch

@@ -62,7 +62,12 @@ template <class T, bool weighted> struct Backward {
 };
 
 RowSteps steps_of(RowNorm norm) {
-  return norm == RowNorm::layer ? layer_steps : center_steps;
+  switch (norm) {
+    case RowNorm::layer: return layer_steps;
+    case RowNorm::center: return center_steps;
+    case RowNorm::rms: return rms_steps;
+  }
+  return layer_steps;
 }
 
 }  // namespace

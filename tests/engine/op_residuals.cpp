@@ -44,11 +44,18 @@ std::vector<Input> norm_inputs(const Shape& shape, bool alpha) {
 }
 
 Tensor norm_of(RowNorm norm, const Tensor& x, const Tensor& w, const Tensor& b) {
-  return norm == RowNorm::layer ? layer_norm(x, w, b, 0.1) : center_norm(x, w, b);
+  switch (norm) {
+    case RowNorm::layer: return layer_norm(x, w, b, 0.1);
+    case RowNorm::center: return center_norm(x, w, b);
+    case RowNorm::rms: return rms_norm(x, w, b, 0.1);
+  }
+  return {};
 }
 
+const char* name_of(RowNorm norm) { return norm == RowNorm::layer ? " layer" : norm == RowNorm::center ? " center" : " rms"; }
+
 OpCase residual_norm_case(const Shape& shape, RowNorm norm, bool alpha, double rate, bool keep_sum) {
-  return {.name = str("residual_norm ", shape, norm == RowNorm::layer ? " layer" : " center", alpha ? " alpha" : "", " rate ", rate,
+  return {.name = str("residual_norm ", shape, name_of(norm), alpha ? " alpha" : "", " rate ", rate,
                       keep_sum ? " with sum" : ""),
           .inputs = norm_inputs(shape, alpha),
           .op = [=](const Inputs& in) {
@@ -117,7 +124,7 @@ TEST_CASE("ops: residual with one alpha for all channels, learned or constant") 
 }
 
 TEST_CASE("ops: residual_norm") {
-  for (const RowNorm norm : {RowNorm::layer, RowNorm::center})
+  for (const RowNorm norm : {RowNorm::layer, RowNorm::center, RowNorm::rms})
     for (const bool keep_sum : {true, false}) {
       for (const bool alpha : {false, true})
         for (const double rate : {0.0, 0.4}) check_op(residual_norm_case(shapes[1], norm, alpha, rate, keep_sum));
@@ -128,6 +135,16 @@ TEST_CASE("ops: residual_norm") {
   large.samples = 3;
   large.kernels = false;
   check_op(large);
+}
+
+TEST_CASE("ops: residual_norm without a bias") {
+  check_op({.name = "residual_norm rms without a bias", .inputs = {{{5, 7}}, {{5, 7}}, {{7}, normal(0.3, 1), Role::wide_weight}},
+            .op = [](const Inputs& in) { return residual_norm(in[0], in[1], {}, {}, RowNorm::rms, in[2], {}, 0.1, true); },
+            .twin = [](const Inputs& in) {
+              const Tensor s = add(in[0], in[1]);
+              return Outputs(s, rms_norm(s, in[2], {}, 0.1));
+            },
+            .first_alone = false});
 }
 
 TEST_CASE("ops: residual_norm of a tensor and itself") {

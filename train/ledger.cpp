@@ -113,6 +113,7 @@ void Ledger::step(const StepRow& row, const StepResult& result) {
   }
   if (is_full(row.step)) {
     training_.norms->iterate(training_.workers, training_.recipe.ledger.power_iterations);
+    training_.spectral->iterate(training_.workers, false);   // the update moved gamma and sigma
     const BoundTrace trace = bound_model(training_);
     const Bound& network = trace.layers.back().bound;
     network_lipschitz_ = network.lipschitz;

@@ -48,7 +48,7 @@ TEST_CASE("batch norms: a run resumed in the middle of a window equals the unint
     CAPTURE(norm);
     const ScratchFolder folder;
     write_tiny_images(folder / "data");
-    const Recipe recipe = tiny_recipe(folder / "data", with_norm(norm, {"run.checkpoint_steps=1", "run.keep_checkpoints=100"}));
+    const Recipe recipe = tiny_recipe(folder / "data", with_norm(norm, {"parts.attention=dot", "run.checkpoint_steps=1", "run.keep_checkpoints=100"}));
     REQUIRE(train(recipe, folder / "whole") == 0);
     const std::vector<int64_t> steps = RunPaths{folder / "whole"}.sealed_checkpoints();
     for (const int64_t step : {int64_t(2), int64_t(9)}) {   // within the warmup, and behind it with windows half renewed
@@ -108,7 +108,7 @@ TEST_CASE("batch norms: evaluation changes nothing and sees no batch") {
 }
 
 TEST_CASE("batch norms: the history holds what each step put into the windows, and PNAC is that of its columns") {
-  Training training(tiny_recipe("unused", with_norm("unified", {"run.shards=1", "model.depths=[1]", "model.num_heads=[1]"})), true);
+  Training training(tiny_recipe("unused", with_norm("unified", {"parts.norm_filter=none", "run.shards=1", "model.depths=[1]", "model.num_heads=[1]"})), true);
   const ParameterStore& store = training.model->store;
   StatisticsHistory history(store);
   const std::vector<std::string> columns = history.columns();

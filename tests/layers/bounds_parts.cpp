@@ -168,7 +168,7 @@ TEST_CASE("bounds: depthwise convolution in the rms norm") {
 
 TEST_CASE("bounds: patches and merging in the rms norm") {
   Bench bench;
-  const PatchMerging merging(bench.root / "merging", 2, NormPart{NormKind::none});
+  const PatchMerging merging(bench.root / "merging", 2, NormPart{NormKind::none}, false);
   bench.draw(0);
   std::vector<double> picks(32, 0.0);   // [4, 8]: the first four numbers as they are
   for (int i = 0; i < 4; i++) picks[size_t(9 * i)] = 1;

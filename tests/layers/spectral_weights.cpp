@@ -225,18 +225,6 @@ TEST_CASE("spectral weights: a weight of zeros stays one, without NaN, and a gam
   for (const double g : dead.gradient(dead.fc.weight.raw)) CHECK(std::abs(g) < 1e-12);
 }
 
-TEST_CASE("spectral weights: folded into the weight, a plain layer is the same map") {
-  for (const double factor : {1.0, 0.5}) {
-    Layer layer(from_one, factor), plain(WeightPart{}, factor);
-    fill(layer.fc.weight.gain.raw(), {-1.3});
-    layer.spectral->iterate(layer.workers, false);
-    const std::vector<double> y = layer.output();
-    layer.spectral->fold(layer.workers);
-    plain.set_weight(layer.fc.weight.raw.raw().values());
-    check_near(plain.output(), y, 1e-12);
-  }
-}
-
 TEST_CASE("spectral weights: the gain of weight_norm starts as the rows' lengths") {
   Layer layer(WeightPart{WeightPart::weight_norm}), plain(WeightPart{});
   check_near(layer.output(), plain.output(), 1e-12);

@@ -56,8 +56,8 @@ int fuse_model(const ConvertOptions& options) {
   const std::unique_ptr<Training> fused = fuse(*loaded.training);
   const double difference = logit_difference(*loaded.training, *fused);
   if (!(difference <= (dtype == "f64" ? 1e-9 : 1e-3)))
-    fail(Exit::failure, "the fused model's logits differ by ", difference, " of the largest one, so nothing was written: a channel's scale is too large or too small for ",
-         fused->recipe.run.dtype);
+    fail(Exit::failure, "the fused model's logits differ by ", difference,
+         " of the largest one, so nothing was written: a channel's scale is too large or too small for ", fused->recipe.run.dtype);
   Recipe recipe = fused->recipe;
   recipe.run.dtype = dtype;
   ParameterStore& store = fused->model->store;
@@ -65,8 +65,8 @@ int fuse_model(const ConvertOptions& options) {
   out.merge(buffer_entries(store));
   write_safetensors(options.output, out, {{"format", "pt"}});
   write_file_atomically(recipe_file, to_toml(recipe));
-  fmt::print("{} tensors written to {}, the recipe to {}\nlogits of a made-up batch differ by at most {:.1e} of the largest one\n", out.size(), options.output,
-             recipe_file, difference);
+  fmt::print("{} tensors written to {}, the recipe to {}\n", out.size(), options.output, recipe_file);
+  fmt::print("logits of a made-up batch differ by at most {:.1e} of the largest one\n", difference);
   return int(Exit::ok);
 }
 

@@ -185,7 +185,7 @@ void Training::initialise_admin(const Input& batch) {
     std::memcpy(model->store.raw(omega).raw(), start.raw(), start.bytes());
     if (optimizer && optimizer->ema) std::memcpy(model->store.slice_of(optimizer->ema, omega).raw(), start.raw(), start.bytes());
     sum += variances[l];
-    if (!std::isfinite(sum)) fail(Exit::failure, branches[l]->name, " adds a branch that is not finite before the first step: choose a smaller parts.init");
+    if (!std::isfinite(sum)) fail(Exit::failure, branches[l]->name, " is not finite before the first step: choose another parts.init");
   }
 }
 

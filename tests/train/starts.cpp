@@ -90,7 +90,9 @@ TEST_CASE("starts: a plain model's weights mean the same map under sigma_reparam
            {"parts.weight=sigma_reparam"}, {"parts.weight=sigma_reparam", "parts.gamma_init=one"}, {"parts.weight=weight_norm"}}) {
     CAPTURE(part.front());
     Training training(tiny_vit(part), false);
-    const auto load = [&](const std::string& from) { training.spectral->adopt(training.workers, load_weights(training.model->store, SafetensorsFile(from), true)); };
+    const auto load = [&](const std::string& from) {
+      training.spectral->adopt(training.workers, load_weights(training.model->store, SafetensorsFile(from), true));
+    };
     load(file);
     CHECK(logit_difference(plain, training) < 1e-7);   // sigma stands to 1e-9
 

@@ -83,13 +83,15 @@ struct Norm {
 
   // norm(skip x + drop(alpha f)), and the sum itself if it is asked for. Same bound: the residual's, then this norm's.
   Sum after_residual(const Tensor& x, const Tensor& f, const Tensor& alpha, const DropPath& drop, double skip, bool keep_sum, const Mode& mode) const {
-    const bool fused = (part.kind == NormKind::layer || part.kind == NormKind::center) && skip == 1 && bias && !(alpha && alpha.size() == 1);
+    const bool over_token = part.kind == NormKind::layer || part.kind == NormKind::rms || part.kind == NormKind::center;
+    const bool fused = over_token && skip == 1 && !(alpha && alpha.size() == 1);
     if (!fused) {
       const Tensor sum = residual(x, f, alpha, drop, skip);
       return {sum, (*this)(sum, mode)};
     }
     const LayerRange range(name);
-    return residual_norm(x, f, alpha, drop, part.kind == NormKind::layer ? RowNorm::layer : RowNorm::center, weight(), bias(), part.eps, keep_sum);
+    const RowNorm kind = part.kind == NormKind::layer ? RowNorm::layer : part.kind == NormKind::rms ? RowNorm::rms : RowNorm::center;
+    return residual_norm(x, f, alpha, drop, kind, weight(), bias(), part.eps, keep_sum);
   }
 
  private:

@@ -39,7 +39,8 @@ table() {
       file == 5 { for (i = 2; i <= NF; i++) if (name[file, i] ~ /^sigma\./ && $i > sigma) sigma = $i }
       file == 6 { events = events $(column["kind"]) " " }
       END { for (i = n > 50 ? n - 50 : 0; i < n; i++) { s += loss[i]; k++ }
-            printf "%-34s %8.2f %8.4f %9.4f %9.4f %9s %9.2f %12s %12s %s\n", run, top1, s / k, least, last, floors ? (kept == floors ? "yes" : "NO") : "-", sigma,
+            above = floors ? (kept == floors ? "yes" : "NO") : "-"
+            printf "%-34s %8.2f %8.4f %9.4f %9.4f %9s %9.2f %12s %12s %s\n", run, top1, s / k, least, last, above, sigma,
                    bound ? sprintf("%.4g", bound) : "-", promised == "null" ? "-" : sprintf("%.4g", promised), events }
     ' "$path/epochs.csv" "$path/steps.csv" "$path/entropy.csv" "$path/entropy_floor.csv" "$path/norms.csv" "$path/events.csv"
   done

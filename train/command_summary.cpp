@@ -68,11 +68,13 @@ int run_summary(const SummaryOptions& options) {
     fmt::print("{}\n", json.dump());
     return int(Exit::ok);
   }
-  fmt::print("\nparameters  {} ({} with weight decay, {} with little, {} frozen)\nMACs        {} for one {} ({:.3f} G)\nheads       {}\n", store.count() + frozen,
+  fmt::print("\nparameters  {} ({} with weight decay, {} with little, {} frozen)\nMACs        {} for one {} ({:.3f} G)\nheads       {}\n",
+             store.count() + frozen,
              decayed, store.count() - decayed, frozen, macs, training.model->context ? "sequence" : "image", double(macs) / 1e9, training.model->heads());
   // Bounds that a constraint promises whatever training does, and what the paper's own formula says of them.
   if (std::isfinite(promised)) {
-    fmt::print("promised    {:.6g} at every step (certified, rms, {})\n", promised, training.model->context ? "embedded tokens to logits" : "patches to logits");
+    fmt::print("promised    {:.6g} at every step (certified, rms, {})\n", promised,
+               training.model->context ? "embedded tokens to logits" : "patches to logits");
     const PromisedNorms norms(recipe.constraint.sigma_max);
     if (const Gpt* gpt = dynamic_cast<const Gpt*>(training.model.get()); gpt && recipe.parts.qkv == "separate" && recipe.parts.residual == "convex")
       fmt::print("published   {:.6g} by the paper's formula, {:.6g} with all norms a tenth above the cap: not a bound, see docs\n", gpt->published_bound(norms),

@@ -1,4 +1,6 @@
 // text: what a text file becomes: a vocabulary, two parts, sequences in an order that only seed and epoch decide.
+#include <set>
+
 #include "data/text.h"
 
 #include "helpers.h"

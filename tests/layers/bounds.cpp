@@ -99,7 +99,7 @@ TEST_CASE("bounds: mlp and weighted residual") {
 TEST_CASE("bounds: patch embedding and merging") {
   for (const NormKind kind : {NormKind::center, NormKind::layer, NormKind::none}) {
     Bench bench;
-    const PatchEmbed embed(bench.root / "embed", 1, 5, 2, NormPart{kind, 0.1}, false);
+    const PatchEmbed embed(bench.root / "embed", 1, 5, 2, NormPart{kind, 0.1});
     const PatchMerging merging(bench.root / "merging", 3, NormPart{kind, 0.1}, false);
     BoundTrace& trace = bench.draw();
     check_bound(embed.bound({6, 4, 2}, trace), search({1, 6, 4}, 2, [&](const Tensor& x) { return embed(x, Mode{}); }), 0.1);

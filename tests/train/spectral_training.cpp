@@ -134,7 +134,8 @@ TEST_CASE("spectral training: entropies, their floors, and a temperature that ch
     REQUIRE(entropy.rows == floor.rows);
     CHECK(entropy.numbers("step") == floor.numbers("step"));
     double before = 0, after = 0, floor_before = 0, floor_after = 0;
-    for (const std::string& head : entropy.columns) {
+    for (const CsvColumn& column : entropy.columns) {
+      const std::string& head = column.name;
       if (head == "step") continue;
       const std::vector<double> least = floor.numbers(head.substr(0, head.rfind('.'))), measured = entropy.numbers(head);
       for (size_t i = 0; i < entropy.rows; i++) {
@@ -150,6 +151,6 @@ TEST_CASE("spectral training: entropies, their floors, and a temperature that ch
   }
   // A row of every third step says of it what a row of every step says.
   const CsvData dense = read_csv(folder / "run-1" / "entropy_floor.csv"), thin = read_csv(folder / "run-3" / "entropy_floor.csv");
-  for (const std::string& layer : dense.columns)
-    if (layer != "step") CHECK(thin.numbers(layer)[2] == doctest::Approx(dense.numbers(layer)[6]).epsilon(0.01));
+  for (const CsvColumn& layer : dense.columns)
+    if (layer.name != "step") CHECK(thin.numbers(layer.name)[2] == doctest::Approx(layer.numbers[6]).epsilon(0.01));
 }

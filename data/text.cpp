@@ -43,7 +43,8 @@ void TextSource::start(int epoch, int64_t first_batch) {
   epoch_ = epoch;
   next_batch_ = first_batch;
   const int64_t room = int64_t(text_.tokens.size()) - 1 - sequences_ * context_;   // offsets that keep all sequences inside
-  offset_ = training_ && room > 0 ? int64_t(RandomStream(seed_, "text_offset").words(uint32_t(epoch), 0, 0)[0] % uint64_t(std::min<int64_t>(room + 1, context_))) : 0;
+  const uint64_t offsets = training_ ? uint64_t(std::clamp<int64_t>(room + 1, 1, context_)) : 1;
+  offset_ = int64_t(RandomStream(seed_, "text_offset").words(uint32_t(epoch), 0, 0)[0] % offsets);
 }
 
 bool TextSource::next(Batch& batch) {

@@ -197,7 +197,8 @@ Bound Attention::bound(const Domain& in, BoundTrace& trace) const {
   const Linear &lq = fused() ? qkv : q_proj, &lk = fused() ? qkv : tied ? q_proj : k_proj, &lv = fused() ? qkv : v_proj;
   for (const Linear* l : {&qkv, &q_proj, &k_proj, &v_proj})
     if (l->weight.raw) l->bound(in, trace);
-  Head h{double(tokens()), d, lq.weight.group_norm(trace.norms), lk.weight.group_norm(trace.norms), lv.weight.group_norm(trace.norms), 0, 0, 0, logit_scale() / trace.temperature};
+  const auto norm_of = [&](const Linear& l) { return l.weight.group_norm(trace.norms); };
+  Head h{double(tokens()), d, norm_of(lq), norm_of(lk), norm_of(lv), 0, 0, 0, logit_scale() / trace.temperature};
   h.reach_q = reach(lq, h.q), h.reach_k = reach(lk, h.k), h.reach_v = reach(lv, h.v);
   if (part.qk_norm != NormKind::none) {
     const Bound nq = q_norm.bound({in.tokens, head_width(), h.reach_q}, trace), nk = k_norm.bound({in.tokens, head_width(), h.reach_k}, trace);

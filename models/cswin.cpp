@@ -11,7 +11,8 @@ int total_blocks(const CSwinConfig& config) { return std::accumulate(config.dept
 // one window with all heads (the released code's last stage).
 AttentionPlace stripes(const CSwinConfig& config, int heads, int side, int stripe, bool last) {
   const bool whole = last || stripe >= side;
-  AttentionPlace place{.heads = heads, .window_height = side, .window_width = whole ? side : stripe, .qkv_bias = config.qkv_bias, .cross_shaped = !whole, .lepe = true};
+  AttentionPlace place{.heads = heads, .window_height = side, .window_width = whole ? side : stripe, .qkv_bias = config.qkv_bias,
+                       .cross_shaped = !whole, .lepe = true};
   if (config.conv_branches) place.output_factor = 1 / std::sqrt(double(whole ? heads : heads / 2));
   return place;
 }

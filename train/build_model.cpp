@@ -49,7 +49,8 @@ Parts make_parts(const Recipe& recipe) {
   batch.alpha = p.norm_alpha;
   batch.window_forward = batch.window_backward = p.norm_window;
   batch.warmup = p.norm_warmup;
-  batch.filter = choice<ChannelNorm::Filter>(p.norm_filter, {{"none", ChannelNorm::no_filter}, {"pooled", ChannelNorm::pooled}, {"per_channel", ChannelNorm::per_channel}});
+  batch.filter = choice<ChannelNorm::Filter>(p.norm_filter, {{"none", ChannelNorm::no_filter},
+                                                             {"pooled", ChannelNorm::pooled}, {"per_channel", ChannelNorm::per_channel}});
   parts.attention = attention_part(recipe);
   parts.residual = choice<ResidualPart>(p.residual, {{"plain", ResidualPart::plain}, {"weighted", ResidualPart::weighted},
                                                      {"layer_scale", ResidualPart::weighted}, {"rezero", ResidualPart::rezero},

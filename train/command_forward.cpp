@@ -21,7 +21,8 @@ const SafetensorsEntry& entry(const SafetensorsFile& file, const std::string& na
 Input read_text(const SafetensorsFile& file, const ModelRecipe& m) {
   const auto read = [&](const std::string& name) {
     const Tensor all = to_tensor(entry(file, name), DType::f64, file.path() + ": " + name);
-    if (all.shape().rank() != 2 || all.dim(1) != m.context) fail(Exit::bad_data, file.path(), ": ", name, " is ", all.shape(), ", expected [B, ", m.context, "]");
+    if (all.shape().rank() != 2 || all.dim(1) != m.context)
+      fail(Exit::bad_data, file.path(), ": ", name, " is ", all.shape(), ", expected [B, ", m.context, "]");
     std::vector<int32_t> numbers;
     for (const double v : all.values()) {
       const double least = name == "labels" ? -1 : 0;

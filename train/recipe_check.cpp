@@ -67,7 +67,8 @@ void check_parts(const Recipe& recipe) {
   refuse_if(parts.residual == "convex" && parts.alpha >= 1, "parts.alpha of a convex residual is a share below 1, given ", parts.alpha);
   const bool after = parts.residual == "deepnorm" || parts.residual == "admin";
   refuse_if(after && model.norm_position != "post", "parts.residual \"", parts.residual, "\" needs norms behind the sum: set model.norm_position = \"post\"");
-  refuse_if(parts.init == "deepnorm" && parts.qkv != "separate", "parts.init \"deepnorm\" scales values but not queries and keys: set parts.qkv = \"separate\"");
+  refuse_if(parts.init == "deepnorm" && parts.qkv != "separate",
+            "parts.init \"deepnorm\" scales values but not queries and keys: set parts.qkv = \"separate\"");
   refuse_if(parts.init == "fixup" && (parts.norm != "none" || parts.residual != "rezero"),
             "parts.init \"fixup\" stands in place of norms: set parts.norm = \"none\" and parts.residual = \"rezero\"");
   refuse_if(parts.weight != "plain" && (parts.init == "fixup" || parts.init == "orthogonal"),

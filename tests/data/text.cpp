@@ -1,6 +1,8 @@
 // text: what a text file becomes: a vocabulary, two parts, sequences in an order that only seed and epoch decide.
 #include "data/text.h"
 
+#include <set>
+
 #include "helpers.h"
 
 namespace {

@@ -3,6 +3,8 @@
 
 #include "data/text.h"
 
+#include <set>
+
 #include "helpers.h"
 
 namespace {

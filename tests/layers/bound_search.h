@@ -137,7 +137,8 @@ inline Found search(const Shape& shape, double radius, const Map& f, int tries =
 // d(u J v)/dx = (J(x + h v)^T u - J(x - h v)^T u) / 2h. What it reports are stretches between two inputs, never a derivative.
 class Ascent {
  public:
-  Ascent(const Shape& shape, double radius, bool rms, Map f) : shape_(shape), width_(shape[-1]), radius_(radius), h_(1e-5 * radius), rms_(rms), f_(std::move(f)) {}
+  Ascent(const Shape& shape, double radius, bool rms, Map f)
+      : shape_(shape), width_(shape[-1]), radius_(radius), h_(1e-5 * radius), rms_(rms), f_(std::move(f)) {}
 
   Found climb(std::vector<double> x, int steps) {
     omp_set_num_threads(1);

@@ -57,7 +57,7 @@ TEST_CASE("spectral training: shards and micro-batches are one batch") {
   for (const std::string& weight : all_weights) {
     CAPTURE(weight);
     const Trained whole(weight, {"run.shards=1", "run.micro_batch=8"});
-    for (const std::vector<std::string>& cut : std::vector<std::vector<std::string>>{{"run.shards=1", "run.micro_batch=3"}, {"run.shards=2"}, {"run.shards=3"}}) {
+    for (const auto& cut : std::vector<std::vector<std::string>>{{"run.shards=1", "run.micro_batch=3"}, {"run.shards=2"}, {"run.shards=3"}}) {
       const Trained parts(weight, cut);
       CHECK(parts.loss == doctest::Approx(whole.loss).epsilon(1e-6));
       CHECK(largest_difference(parts.gradients, whole.gradients) < 1e-6);

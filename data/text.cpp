@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <filesystem>
 
 #include "data/permutation.h"
 #include "engine/check.h"
@@ -10,6 +11,7 @@
 #include "engine/random.h"
 
 Text Text::open(const std::string& path, bool training, int context) {
+  if (!std::filesystem::is_regular_file(path)) fail(Exit::no_input, path, " is not a file: data.path of a text model names one file of text");
   const std::string all = read_file(path);
   std::array<int, 256> number;
   number.fill(-1);

@@ -2,7 +2,6 @@
 #include "train/split.h"
 
 #include <algorithm>
-#include <filesystem>
 
 AugmentConfig augment_config(const Recipe& recipe) {
   const AugmentRecipe& a = recipe.augment;
@@ -31,8 +30,6 @@ namespace {
 
 Split open_text(const Recipe& recipe, bool training) {
   const ModelRecipe& m = recipe.model;
-  if (!std::filesystem::is_regular_file(recipe.data.path))
-    fail(Exit::no_input, recipe.data.path, " is not a file: data.path of a text model names one file of text");
   Split split;
   split.text = std::make_unique<Text>(Text::open(recipe.data.path, training, m.context));
   const size_t characters = split.text->vocabulary.size();

@@ -75,7 +75,7 @@ TEST_CASE("enforced: a promise needs groups of heads, and nothing but matrices")
     CHECK(std::isfinite(promise({str("constraint.method=", method)})));
   for (const char* method : {"none", "weight_decay", "spectral_weight_decay", "spectral_hammer", "clipped_weight_decay"}) {
     CAPTURE(method);
-    CHECK(std::isinf(promise({str("constraint.method=", method)})));
+    CHECK(std::isinf(promise({str("constraint.method=", method), "constraint.strength=0.1"})));
   }
   CHECK(std::isinf(promise({"model.bias=true"})));            // biases are free
   CHECK(std::isinf(promise({"parts.residual=weighted"})));    // and so are gains

@@ -110,13 +110,15 @@ TEST_CASE("spectral training: a checkpoint keeps u and gamma, and the logits wit
 TEST_CASE("spectral training: the map's norm stays that of gamma while it learns, and norms.csv has it") {
   const ScratchFolder folder;
   write_tiny_images(folder / "data");
-  REQUIRE(train(tiny_recipe(folder / "data", {"parts.weight=sigma_reparam", "parts.init=xavier", "optimizer.lr=0.1"}), folder / "run") == 0);
+  const Recipe recipe = tiny_recipe(folder / "data", {"parts.weight=sigma_reparam", "parts.init=xavier", "optimizer.lr=0.1", "ledger.power_iterations=30"});
+  REQUIRE(train(recipe, folder / "run") == 0);
   const CsvData norms = read_csv(folder / "run" / "norms.csv"), bounds = read_csv(folder / "run" / "lipschitz.csv");
   REQUIRE(norms.rows == 15);
   const std::vector<double> gamma = norms.numbers("head.gamma"), bound = bounds.numbers("head"), sigma = norms.numbers("sigma.head.weight");
   CHECK(gamma.front() != gamma.back());
   for (size_t i = 0; i < norms.rows; i++) {
-    CHECK(bound[i] == doctest::Approx(std::abs(gamma[i])).epsilon(0.02));
+    CHECK(bound[i] >= std::abs(gamma[i]) * (1 - 1e-3));   // what W is divided by comes from one iteration, from below
+    CHECK(bound[i] <= std::abs(gamma[i]) * 1.1);
     CHECK(std::isfinite(sigma[i]));
   }
 }
@@ -134,10 +136,11 @@ TEST_CASE("spectral training: entropies, their floors, and a temperature that ch
     REQUIRE(entropy.rows == floor.rows);
     CHECK(entropy.numbers("step") == floor.numbers("step"));
     double before = 0, after = 0, floor_before = 0, floor_after = 0;
-    for (const CsvColumn& column : entropy.columns) {
-      const std::string& head = column.name;
-      if (head == "step") continue;
-      const std::vector<double> least = floor.numbers(head.substr(0, head.rfind('.'))), measured = entropy.numbers(head);
+    REQUIRE(entropy.columns.size() == 1 + 3);
+    for (const CsvColumn& head : entropy.columns) {
+      if (head.name == "step") continue;
+      const std::vector<double> least = floor.numbers(head.name.substr(0, head.name.rfind('.'))), measured = head.numbers;
+      REQUIRE(least.size() == measured.size());
       for (size_t i = 0; i < entropy.rows; i++) {
         CHECK(measured[i] >= least[i] - 1e-5);
         (entropy.numbers("step")[i] < 10 ? before : after) += measured[i];

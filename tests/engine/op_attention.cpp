@@ -27,7 +27,7 @@ const std::vector<AttentionCase>& all_cases() {
       {"2 x 3 windows with a bias", {1, 4, 6, 6}, {.heads = 2, .window_height = 2, .window_width = 3}, true},
       {"3 x 2 causal windows with a bias", {1, 6, 4, 6}, {.heads = 2, .window_height = 3, .window_width = 2, .causal = true}, true},
       {"causal shifted windows", {1, 6, 6, 4}, {.heads = 1, .window_height = 3, .window_width = 3, .shift = 1, .causal = true}, true},
-      {"temperature 0.5", {1, 4, 4, 6}, {.heads = 2, .window_height = 4, .window_width = 4, .temperature = 0.5}, true},
+      {"scale 0.3, temperature 0.5", {1, 4, 4, 6}, {.heads = 2, .window_height = 4, .window_width = 4, .scale = 0.3, .temperature = 0.5}, true},
       {"temperature 3 and shifted cosines", {1, 6, 6, 6},
        {.heads = 2, .window_height = 3, .window_width = 3, .shift = 1, .similarity = cosine, .tau = 4, .temperature = 3}, true},
       {"scale 0.3", {1, 1, 9, 8}, {.heads = 1, .window_height = 1, .window_width = 9, .scale = 0.3}},

@@ -110,7 +110,8 @@ TEST_CASE("spectral training: a checkpoint keeps u and gamma, and the logits wit
 TEST_CASE("spectral training: the map's norm stays that of gamma while it learns, and norms.csv has it") {
   const ScratchFolder folder;
   write_tiny_images(folder / "data");
-  REQUIRE(train(tiny_recipe(folder / "data", {"parts.weight=sigma_reparam", "parts.init=xavier", "optimizer.lr=0.1", "ledger.power_iterations=30"}), folder / "run") == 0);
+  const std::vector<std::string> set{"parts.weight=sigma_reparam", "parts.init=xavier", "optimizer.lr=0.1", "ledger.power_iterations=30"};
+  REQUIRE(train(tiny_recipe(folder / "data", set), folder / "run") == 0);
   const CsvData norms = read_csv(folder / "run" / "norms.csv"), bounds = read_csv(folder / "run" / "lipschitz.csv");
   REQUIRE(norms.rows == 15);
   const std::vector<double> gamma = norms.numbers("head.gamma"), bound = bounds.numbers("head"), sigma = norms.numbers("sigma.head.weight");

@@ -91,13 +91,13 @@ void check_long_sequence(int tokens, int dim, WindowAttention config, Device dev
 
 }  // namespace
 
-TEST_CASE("ops: window_attention options, gradients on the CPU and on fibers") {
+TEST_CASE("ops: window_attention options, gradients on both devices") {
   for (const AttentionCase& c : all_cases())
     check_op({.name = "window_attention, " + c.name, .inputs = with_table(c, {{c.fused()}}),
               .op = [&](const Inputs& in) { return window_attention(in[0], c.with_table ? in[1] : Tensor(), c.config); }, .samples = 40});
 }
 
-TEST_CASE("ops: attention of three tensors, gradients on the CPU and on fibers") {
+TEST_CASE("ops: attention of three tensors, gradients on both devices") {
   for (const AttentionCase& c : all_cases())
     check_op({.name = "attention, " + c.name, .inputs = with_table(c, {{c.map}, {c.map}, {c.map}}),
               .op = [&](const Inputs& in) { return attention(in[0], in[1], in[2], c.with_table ? in[3] : Tensor(), c.config); },

@@ -110,8 +110,8 @@ TEST_CASE("spectral training: a checkpoint keeps u and gamma, and the logits wit
 TEST_CASE("spectral training: the map's norm stays that of gamma while it learns, and norms.csv has it") {
   const ScratchFolder folder;
   write_tiny_images(folder / "data");
-  const Recipe recipe = tiny_recipe(folder / "data", {"parts.weight=sigma_reparam", "parts.init=xavier", "optimizer.lr=0.1", "ledger.power_iterations=30"});
-  REQUIRE(train(recipe, folder / "run") == 0);
+  const std::vector<std::string> set{"parts.weight=sigma_reparam", "parts.init=xavier", "optimizer.lr=0.1", "ledger.power_iterations=30"};
+  REQUIRE(train(tiny_recipe(folder / "data", set), folder / "run") == 0);
   const CsvData norms = read_csv(folder / "run" / "norms.csv"), bounds = read_csv(folder / "run" / "lipschitz.csv");
   REQUIRE(norms.rows == 15);
   const std::vector<double> gamma = norms.numbers("head.gamma"), bound = bounds.numbers("head"), sigma = norms.numbers("sigma.head.weight");
@@ -131,7 +131,8 @@ TEST_CASE("spectral training: entropies, their floors, and a temperature that ch
     CAPTURE(every);
     const fs::path run = folder / ("run-" + every);
     REQUIRE(train(tiny_recipe(folder / "data", {"parts.attention=dot", "parts.init=trunc_normal", "model.drop_path_rate=0", "ledger.every=" + every,
-                                                "schedule.temperature=0.02", "schedule.temperature_epoch=2"}), run) == 0);
+                                                "schedule.temperature=0.02", "schedule.temperature_epoch=2", "optimizer.lr=1e-2",
+                                                "ledger.power_iterations=20"}), run) == 0);
     const CsvData entropy = read_csv(run / "entropy.csv"), floor = read_csv(run / "entropy_floor.csv");
     REQUIRE(entropy.rows == floor.rows);
     CHECK(entropy.numbers("step") == floor.numbers("step"));
@@ -155,5 +156,5 @@ TEST_CASE("spectral training: entropies, their floors, and a temperature that ch
   // A row of every third step says of it what a row of every step says.
   const CsvData dense = read_csv(folder / "run-1" / "entropy_floor.csv"), thin = read_csv(folder / "run-3" / "entropy_floor.csv");
   for (const CsvColumn& layer : dense.columns)
-    if (layer.name != "step") CHECK(thin.numbers(layer.name)[2] == doctest::Approx(layer.numbers[6]).epsilon(0.01));
+    if (layer.name != "step") CHECK(thin.numbers(layer.name)[2] == doctest::Approx(layer.numbers[6]).epsilon(2e-4));
 }

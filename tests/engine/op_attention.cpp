@@ -104,7 +104,7 @@ TEST_CASE("ops: attention of three tensors, gradients on both devices") {
               .samples = 40});
 }
 
-TEST_CASE("ops: attention of one tensor that is q and k, or all three, gradients on the CPU and on fibers") {
+TEST_CASE("ops: attention of one tensor that is q and k, or all three, gradients on both devices") {
   const Shape sequence{2, 1, 13, 8};
   for (const Similarity similarity : {l2, dot, cosine}) {
     const WindowAttention config{.heads = 2, .window_height = 1, .window_width = 13, .similarity = similarity, .tau = 3};

@@ -1,8 +1,7 @@
 // gpt.h: a decoder-only Transformer over tokens, as in "Training Transformers with Enforced Lipschitz Constants" (Newhouse et al. 2025):
 // embedded tokens, causal attention with rotary positions, a linear head. The paper's parts: no norms, no biases, convex residuals, 1/d attention.
 #pragma once
-#include "models/model.h"
-#include "models/transformer_block.h"
+#include "models/sequence_model.h"
 
 struct GptConfig {
   int vocab_size = 65, context = 256;
@@ -16,12 +15,9 @@ struct GptConfig {
   Parts parts;
 };
 
-struct Gpt : Model {
+struct Gpt : SequenceModel {
   GptConfig config;
   Parameter embed;   // [V, D]
-  std::vector<TransformerBlock> blocks;
-  Norm norm;
-  Linear head;
 
   explicit Gpt(const GptConfig& config);
   Tensor forward(const Tensor& tokens, const Mode& mode) const override;
@@ -30,6 +26,4 @@ struct Gpt : Model {
   // The rms bound as the paper and its code compute it, for comparison: it divides by GELU's slope twice and takes many heads for one, so it is
   // below the truth for some weights (reference enforced_lipschitz.md 3.4, 3.5) and never enters ours. `overshoot` multiplies the norm of every matrix.
   double published_bound(const NormSource& norms, double overshoot = 1) const;
-  std::vector<const Attention*> attentions() const override;
-  std::vector<const ResidualBranch*> branches() const override;
 };

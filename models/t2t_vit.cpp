@@ -66,17 +66,7 @@ T2tVit::T2tVit(const T2tConfig& config) : config(config) {
   cls_token = root.parameter("cls_token", {1, 1, width}, ParameterKind::embedding, {Init::normal, 0.02});
   pos_embed = root.buffer("pos_embed", {1, count, width}, Init{Init::sinusoid}, true, true);
   const AttentionPlace place{.heads = config.num_heads, .window_height = 1, .window_width = int(count), .qkv_bias = config.qkv_bias};
-  const double start = parts.residual_start(config.depth, 2 * config.depth);
-  for (int i = 0; i < config.depth; i++) {
-    const Scope scope = root / "blocks" / i;
-    const double drop = config.depth > 1 ? config.drop_path_rate * i / (config.depth - 1) : 0;
-    blocks.emplace_back(scope, scope / "attn", parts, NormPosition::pre, place, width, int64_t(double(width) * config.mlp_ratio), start, drop);
-  }
-  norm = Norm(root / "norm", width, parts.norm);
-  head = Linear(root / "head", width, num_classes, true, root.init().classifier());
-  std::vector<Attention*> all;
-  for (TransformerBlock& block : blocks) all.push_back(&block.attn);
-  number_heads(all);
+  add_blocks(root, config, NormPosition::pre, place, 1);
 }
 
 Tensor T2tVit::forward(const Tensor& pixels, const Mode& mode) const {
@@ -99,10 +89,7 @@ Tensor T2tVit::forward(const Tensor& pixels, const Mode& mode) const {
   const Tensor embedded = prepend_token(project(x), cls_token().view({width}));   // [B, N + 1, D]
   x = add_bias(embedded.view({batch, tokens * width}), pos_embed().view({tokens * width})).view({batch, 1, tokens, width});
   mode.note("tokens_to_token", x);
-  for (const TransformerBlock& block : blocks) {
-    x = mode.checkpoint_activations ? checkpoint([&](const Tensor& in) { return block(in, mode); }, x) : block(x, mode);
-    mode.note(block.name, x);
-  }
+  x = run_blocks(x, mode);
   x = norm(x.view({batch, tokens, width}), mode);
   const Tensor logits = head(select_token(x, 0));
   mode.note("head", logits);
@@ -129,22 +116,9 @@ Bound T2tVit::bound(double pixel_radius, BoundTrace& trace) const {
   b = then(b, project.bound(b.out, trace));
   b.out.tokens++;
   b.out.radius = std::max(b.out.radius, trace.norms.row_length(cls_token)) + std::sqrt(double(width) / 2);   // a sinusoid position is as long as that
-  for (const TransformerBlock& block : blocks) b = then(b, trace.note(block.name, "Block", block.bound(b.out, trace)));
-  b = then(b, norm.bound(b.out, trace));
+  b = blocks_bound(b, trace);
   b = then(b, Bound::tokenwise(1, BoundKind::certified, width, {1, width, b.out.radius}));
   return then(b, head.bound(b.out, trace));
-}
-
-std::vector<const Attention*> T2tVit::attentions() const {
-  std::vector<const Attention*> all;
-  for (const TransformerBlock& block : blocks) all.push_back(&block.attn);
-  return all;
-}
-
-std::vector<const ResidualBranch*> T2tVit::branches() const {
-  std::vector<const ResidualBranch*> all;
-  for (const TransformerBlock& block : blocks) all.insert(all.end(), {&block.branch1, &block.branch2});
-  return all;
 }
 
 std::vector<NormFold> T2tVit::norm_folds() const {

@@ -1,8 +1,7 @@
 // t2t_vit.h: T2T-ViT (Yuan et al. 2021), performer form: two soft splits with a token transformer each, a third split, then a ViT.
 #pragma once
 #include "layers/patch_embed.h"
-#include "models/model.h"
-#include "models/transformer_block.h"
+#include "models/sequence_model.h"
 
 struct T2tConfig {
   int img_size = 224, in_chans = 3, num_classes = 1000;
@@ -30,22 +29,17 @@ struct TokenPerformer {
   Tensor drop(const Tensor& x, const char* which, const Mode& mode) const;
 };
 
-struct T2tVit : Model {
+struct T2tVit : SequenceModel {
   T2tConfig config;
   TokenPerformer attention1, attention2;
   Linear project;
   Parameter cls_token;   // [1, 1, D]
   Buffer pos_embed;      // [1, N + 1, D], sinusoids
-  std::vector<TransformerBlock> blocks;
-  Norm norm;
-  Linear head;
 
   explicit T2tVit(const T2tConfig& config);
   Tensor forward(const Tensor& pixels, const Mode& mode) const override;
   Bound bound(double pixel_radius, BoundTrace& trace) const override;
   int64_t widest_activation() const override { return split(0).side(img_size) * split(0).side(img_size) * in_chans * 49; }
-  std::vector<const Attention*> attentions() const override;
-  std::vector<const ResidualBranch*> branches() const override;
   std::vector<NormFold> norm_folds() const override;
 
  private:

@@ -9,25 +9,13 @@ Vit::Vit(const VitConfig& config) : config(config) {
   if (img_size % input_patch != 0) fail(Exit::config, "model.img_size ", img_size, " is not a multiple of model.patch_size ", input_patch);
   if (config.num_heads < 1 || config.embed_dim % config.num_heads != 0)
     fail(Exit::config, "model.embed_dim ", config.embed_dim, " is not a multiple of model.num_heads ", config.num_heads);
-  const Parts& parts = config.parts;
-  const Scope root(store, parts.rules(2 * config.depth));
+  const Scope root(store, config.parts.rules(2 * config.depth));
   const int64_t width = config.embed_dim, side = img_size / input_patch, tokens = side * side + 1;
-  const double start = parts.residual_start(config.depth, 2 * config.depth);
   cls_token = root.parameter("cls_token", {1, 1, width}, ParameterKind::embedding, {Init::normal, 0.02});
   pos_embed = root.parameter("pos_embed", {1, tokens, width}, ParameterKind::embedding, {Init::normal, 0.02});
   patch_embed = PatchEmbed(root / "patch_embed", in_chans, width, input_patch, {NormKind::none});
   const AttentionPlace place{.heads = config.num_heads, .window_height = 1, .window_width = int(tokens), .qkv_bias = config.qkv_bias};
-  for (int i = 0; i < config.depth; i++) {
-    const Scope scope = root / "blocks" / i;
-    const double drop = config.depth > 1 ? config.drop_path_rate * i / (config.depth - 1) : 0;
-    blocks.emplace_back(scope, scope / "attn", parts, config.norm_position, place, width, int64_t(double(width) * config.mlp_ratio), start, drop);
-  }
-  // Behind post-norm blocks there is nothing left to normalise.
-  norm = Norm(root / "norm", width, config.norm_position == NormPosition::pre ? parts.norm : NormPart{NormKind::none});
-  head = Linear(root / "head", width, num_classes, true, root.init().classifier(), config.logit_scale);
-  std::vector<Attention*> all;
-  for (TransformerBlock& block : blocks) all.push_back(&block.attn);
-  number_heads(all);
+  add_blocks(root, config, config.norm_position, place, config.logit_scale);
 }
 
 Tensor Vit::forward(const Tensor& patches, const Mode& mode) const {
@@ -35,10 +23,7 @@ Tensor Vit::forward(const Tensor& patches, const Mode& mode) const {
   const Tensor embedded = prepend_token(patch_embed(patches, mode), cls_token().view({width}));   // [B, N + 1, D]
   Tensor x = add_bias(embedded.view({batch, tokens * width}), pos_embed().view({tokens * width})).view({batch, 1, tokens, width});
   mode.note("patch_embed", x);
-  for (const TransformerBlock& block : blocks) {
-    x = mode.checkpoint_activations ? checkpoint([&](const Tensor& in) { return block(in, mode); }, x) : block(x, mode);
-    mode.note(block.name, x);
-  }
+  x = run_blocks(x, mode);
   x = norm(x.view({batch, tokens, width}), mode);
   const Tensor logits = head(select_token(x, 0));
   mode.note("head", logits);
@@ -51,23 +36,10 @@ Bound Vit::bound(double patch_radius, BoundTrace& trace) const {
   Bound b = patch_embed.bound({side * side, int64_t(in_chans) * input_patch * input_patch, patch_radius}, trace);
   b.out.tokens++;
   b.out.radius = std::max(b.out.radius, trace.norms.row_length(cls_token)) + trace.norms.row_length(pos_embed);
-  for (const TransformerBlock& block : blocks) b = then(b, trace.note(block.name, "Block", block.bound(b.out, trace)));
-  b = then(b, norm.bound(b.out, trace));
+  b = blocks_bound(b, trace);
   // One token of them all: constant 1.
   b = then(b, Bound::tokenwise(1, BoundKind::certified, width, {1, width, b.out.radius}));
   return then(b, head.bound(b.out, trace));
-}
-
-std::vector<const Attention*> Vit::attentions() const {
-  std::vector<const Attention*> all;
-  for (const TransformerBlock& block : blocks) all.push_back(&block.attn);
-  return all;
-}
-
-std::vector<const ResidualBranch*> Vit::branches() const {
-  std::vector<const ResidualBranch*> all;
-  for (const TransformerBlock& block : blocks) all.insert(all.end(), {&block.branch1, &block.branch2});
-  return all;
 }
 
 std::vector<NormFold> Vit::norm_folds() const {

@@ -1,8 +1,7 @@
 // vit.h: the Vision Transformer (Dosovitskiy et al. 2020) in DeiT's sizes, with parts: patches, a class token, learned positions, blocks.
 #pragma once
 #include "layers/patch_embed.h"
-#include "models/model.h"
-#include "models/transformer_block.h"
+#include "models/sequence_model.h"
 
 struct VitConfig {
   int img_size = 224, patch_size = 16, in_chans = 3, num_classes = 1000;
@@ -14,19 +13,14 @@ struct VitConfig {
   Parts parts;
 };
 
-struct Vit : Model {
+struct Vit : SequenceModel {
   VitConfig config;
   PatchEmbed patch_embed;
   Parameter cls_token, pos_embed;   // [1, 1, D], [1, N + 1, D]
-  std::vector<TransformerBlock> blocks;
-  Norm norm;
-  Linear head;
 
   explicit Vit(const VitConfig& config);
   Tensor forward(const Tensor& patches, const Mode& mode) const override;
   Bound bound(double patch_radius, BoundTrace& trace) const override;
   int64_t widest_activation() const override { return pos_embed.raw().size(); }
-  std::vector<const Attention*> attentions() const override;
-  std::vector<const ResidualBranch*> branches() const override;
   std::vector<NormFold> norm_folds() const override;
 };

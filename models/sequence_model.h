@@ -1,0 +1,53 @@
+// sequence_model.h: what ViT, T2T-ViT and GPT have in common: a row of blocks over one sequence, a norm and a linear head.
+#pragma once
+#include "models/model.h"
+#include "models/transformer_block.h"
+
+struct SequenceModel : Model {
+  std::vector<TransformerBlock> blocks;
+  Norm norm;
+  Linear head;
+
+  std::vector<const Attention*> attentions() const override {
+    std::vector<const Attention*> all;
+    for (const TransformerBlock& block : blocks) all.push_back(&block.attn);
+    return all;
+  }
+  std::vector<const ResidualBranch*> branches() const override {
+    std::vector<const ResidualBranch*> all;
+    for (const TransformerBlock& block : blocks) all.insert(all.end(), {&block.branch1, &block.branch2});
+    return all;
+  }
+
+ protected:
+  // Lays out blocks, norm and head from any family's config; drop path grows linearly over the blocks.
+  template <class Config> void add_blocks(const Scope& root, const Config& config, NormPosition position, const AttentionPlace& place, double logit_scale) {
+    const int64_t width = config.embed_dim, hidden = int64_t(double(width) * config.mlp_ratio);
+    const double start = config.parts.residual_start(config.depth, 2 * config.depth);
+    for (int i = 0; i < config.depth; i++) {
+      const Scope scope = root / "blocks" / i;
+      const double drop = config.depth > 1 ? config.drop_path_rate * i / (config.depth - 1) : 0;
+      blocks.emplace_back(scope, scope / "attn", config.parts, position, place, width, hidden, start, drop);
+    }
+    // Behind post-norm blocks there is nothing left to normalise.
+    norm = Norm(root / "norm", width, position == NormPosition::pre ? config.parts.norm : NormPart{NormKind::none});
+    head = Linear(root / "head", width, num_classes, true, root.init().classifier(), logit_scale);
+    std::vector<Attention*> all;
+    for (TransformerBlock& block : blocks) all.push_back(&block.attn);
+    number_heads(all);
+  }
+
+  // [B, 1, N, D] -> [B, 1, N, D]
+  Tensor run_blocks(Tensor x, const Mode& mode) const {
+    for (const TransformerBlock& block : blocks) {
+      x = mode.checkpoint_activations ? checkpoint([&](const Tensor& in) { return block(in, mode); }, x) : block(x, mode);
+      mode.note(block.name, x);
+    }
+    return x;
+  }
+  // What came before, then the blocks and the norm.
+  Bound blocks_bound(Bound b, BoundTrace& trace) const {
+    for (const TransformerBlock& block : blocks) b = then(b, trace.note(block.name, "Block", block.bound(b.out, trace)));
+    return then(b, norm.bound(b.out, trace));
+  }
+};

@@ -29,16 +29,9 @@ template <class T> double sum_of_squares(const T* w, int64_t n) {
 
 // Of each matrix or convolution: rate = lr * trust |w| / (|g| + wd |w| + eps), m = mu m + rate (g + wd w), w = w - m. Biases, norm weights,
 // residual scales and tables take lr itself and no decay; so does a weight that is zero or has no gradient, or it could never leave zero.
-class Lars : public Optimizer {
+class Lars : public MomentumOptimizer {
  public:
-  Lars(ParameterStore& store, const OptimizerOptions& options) : Optimizer(store, options) {
-    m_ = Tensor::zeros({store.flat_size()}, store.dtype());
-  }
-  std::map<std::string, Tensor*> state() override {
-    std::map<std::string, Tensor*> all = Optimizer::state();
-    all["lars.m"] = &m_;
-    return all;
-  }
+  using MomentumOptimizer::MomentumOptimizer;
 
  protected:
   void step(Workers& workers, double lr, const GradientNorms& norms) override {
@@ -66,8 +59,6 @@ class Lars : public Optimizer {
     for (double& n : norms) n = std::sqrt(n);
     return norms;
   }
-
-  Tensor m_;   // flat
 };
 
 }  // namespace

@@ -22,16 +22,9 @@ template <class T> struct Update {
 };
 
 // c = b1 m + (1-b1) g, w = (1 - lr wd) w - lr sign(c), m = b2 m + (1-b2) g.
-class Lion : public Optimizer {
+class Lion : public MomentumOptimizer {
  public:
-  Lion(ParameterStore& store, const OptimizerOptions& options) : Optimizer(store, options) {
-    m_ = Tensor::zeros({store.flat_size()}, store.dtype());
-  }
-  std::map<std::string, Tensor*> state() override {
-    std::map<std::string, Tensor*> all = Optimizer::state();
-    all["lion.m"] = &m_;
-    return all;
-  }
+  using MomentumOptimizer::MomentumOptimizer;
 
  protected:
   void step(Workers& workers, double lr, const GradientNorms& norms) override {
@@ -42,9 +35,6 @@ class Lion : public Optimizer {
           .run(piece.size());
     });
   }
-
- private:
-  Tensor m_;   // flat
 };
 
 }  // namespace

@@ -5,20 +5,10 @@
 
 namespace {
 
-bool named(const std::string& name, const std::vector<std::string>& list) {
-  return std::any_of(list.begin(), list.end(), [&](const std::string& word) { return name == word || name.starts_with(word + "."); });
-}
-
 std::vector<bool> owned_by_muon(const ParameterStore& store, const MuonOptions& options) {
   std::vector<bool> owned;
   for (const ParameterInfo& info : store.parameters())
-    owned.push_back((info.kind == ParameterKind::matrix || (options.embedding_rows && info.kind == ParameterKind::embedding)) &&
-                    !named(info.name, options.exclude));
-  for (const std::string& word : options.exclude) {
-    const auto& all = store.parameters();
-    if (std::none_of(all.begin(), all.end(), [&](const ParameterInfo& info) { return named(info.name, {word}); }))
-      fail(Exit::config, "muon is to leave ", word, " to AdamW, but no weight's name begins with it");
-  }
+    owned.push_back(info.kind == ParameterKind::matrix || (options.embedding_rows && info.kind == ParameterKind::embedding));
   return owned;
 }
 

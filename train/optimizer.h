@@ -17,7 +17,6 @@ struct MuonOptions {
   int momentum_steps = 0;
   std::string coefficients = "auto";     // orthogonalize.h; auto: youjiacheng6 under a constraint, else muon5
   std::string scale = "rms";             // of an update: rms sqrt(out / in), original sqrt(max(1, out / in)), match_adamw 0.2 sqrt(max)
-  std::vector<std::string> exclude;      // matrices whose name is or begins with one of these go to AdamW: "head", "patch_embed"
   bool embedding_rows = false;           // embedded tokens move by their rows' momentum at RMS 1, the dual of that norm, instead of by AdamW
   double adamw_lr = 0.015;               // AdamW's rate for all that is not Muon's, as a multiple of Muon's (1 for match_adamw)
 };
@@ -95,6 +94,22 @@ class Optimizer {
  private:
   void average(const Piece& piece);
   std::unique_ptr<Constraint> constraint_;   // none: null
+};
+
+// A rule whose only state is one momentum for every number.
+class MomentumOptimizer : public Optimizer {
+ public:
+  MomentumOptimizer(ParameterStore& store, const OptimizerOptions& options) : Optimizer(store, options) {
+    m_ = Tensor::zeros({store.flat_size()}, store.dtype());
+  }
+  std::map<std::string, Tensor*> state() override {
+    std::map<std::string, Tensor*> all = Optimizer::state();
+    all[options_.name + ".m"] = &m_;
+    return all;
+  }
+
+ protected:
+  Tensor m_;   // flat
 };
 
 // The numbers of some parameters packed behind one another: for state that not every parameter has.

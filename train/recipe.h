@@ -174,7 +174,8 @@ struct OptimizerRecipe {
   std::array<double, 2> betas{0.9, 0.98};
   double eps = 1e-8, weight_decay = 0.05, weight_decay_1d = 5e-4, clip_grad = 5.0;
   int accumulate = 1;
-  double momentum = 0.9;
+  double momentum = 0.9, momentum_start = 0.85;
+  int momentum_steps = 0;
   bool nesterov = false;
   double trust_coefficient = 1e-3;
   std::string coefficients = "auto", update_scale = "rms";
@@ -196,6 +197,8 @@ struct OptimizerRecipe {
     key("accumulate", optimizer.accumulate, between(1, 1 << 16),
         "batches whose gradients are averaged into one step");
     key("momentum", optimizer.momentum, below(1), "sgd, lars, muon: what the moving average of gradients keeps");
+    key("momentum_start", optimizer.momentum_start, below(1), "muon: momentum of the first step, if momentum_steps is above 0");
+    key("momentum_steps", optimizer.momentum_steps, at_least(0), "muon: steps over which it rises to momentum; 0: it starts there");
     key("nesterov", optimizer.nesterov, anything(), "sgd, muon: look one step ahead");
     key("trust_coefficient", optimizer.trust_coefficient, above(0), "lars: step over weight, in norm");
     key("coefficients", optimizer.coefficients,

@@ -21,16 +21,9 @@ template <class T> struct Update {
 };
 
 // d = g + wd w, m = mu m + d, w = w - lr m, or w - lr (d + mu m) by Nesterov. The decay is part of the gradient, as in torch.
-class Sgd : public Optimizer {
+class Sgd : public MomentumOptimizer {
  public:
-  Sgd(ParameterStore& store, const OptimizerOptions& options) : Optimizer(store, options) {
-    m_ = Tensor::zeros({store.flat_size()}, store.dtype());
-  }
-  std::map<std::string, Tensor*> state() override {
-    std::map<std::string, Tensor*> all = Optimizer::state();
-    all["sgd.m"] = &m_;
-    return all;
-  }
+  using MomentumOptimizer::MomentumOptimizer;
 
  protected:
   void step(Workers& workers, double lr, const GradientNorms& norms) override {
@@ -41,9 +34,6 @@ class Sgd : public Optimizer {
           .run(piece.size());
     });
   }
-
- private:
-  Tensor m_;   // flat
 };
 
 }  // namespace

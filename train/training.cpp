@@ -48,7 +48,8 @@ OptimizerOptions optimizer_options(const Recipe& recipe) {
   OptimizerOptions options{.name = o.name, .betas = o.betas, .eps = o.eps, .momentum = o.momentum, .nesterov = o.nesterov,
                            .trust = o.trust_coefficient, .weight_decay = o.weight_decay, .weight_decay_1d = o.weight_decay_1d,
                            .clip_grad = o.clip_grad, .ema_decay = recipe.ema.decay};
-  options.muon = {.momentum = o.momentum, .nesterov = o.nesterov, .momentum_start = o.momentum, .coefficients = o.coefficients,
+  options.muon = {.momentum = o.momentum, .nesterov = o.nesterov, .momentum_start = o.momentum_steps > 0 ? o.momentum_start : o.momentum,
+                  .momentum_steps = o.momentum_steps, .coefficients = o.coefficients,
                   .scale = o.update_scale, .embedding_rows = o.embedding == "rows", .adamw_lr = o.adamw_lr};
   options.constraint = {.method = recipe.constraint.method, .sigma_max = recipe.constraint.sigma_max, .strength = recipe.constraint.strength};
   return options;

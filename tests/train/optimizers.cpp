@@ -185,5 +185,4 @@ TEST_CASE("optimizers: what does not exist is refused") {
   CHECK(refusal([](auto& o) { o.constraint.method = "spectral_weight_decay"; }).starts_with("constraint.strength of"));
   CHECK(refusal([](auto& o) { o.muon.coefficients = "muon6"; }).starts_with("there are no orthogonalisation coefficients"));
   CHECK(refusal([](auto& o) { o.muon.scale = "sqrt"; }).starts_with("there is no shape scale sqrt"));
-  CHECK(refusal([](auto& o) { o.muon.exclude = {"head"}; }).starts_with("muon is to leave head to AdamW"));
 }

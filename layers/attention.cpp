@@ -10,11 +10,13 @@ Attention::Attention(const Scope& scope, int64_t width, const AttentionPart& par
   const InitRule& init = scope.init();
   if (part.separate || tied) {
     // DeepNorm scales values, not queries and keys.
-    q_proj = Linear(scope / "q_proj", width, width, place.qkv_bias, init.branch_start(false), 1, heads);
-    if (!tied) k_proj = Linear(scope / "k_proj", width, width, place.qkv_bias, init.branch_start(false), 1, heads);
-    v_proj = Linear(scope / "v_proj", width, width, place.qkv_bias && !tied, init.branch_start(), 1, heads);
+    const RowParts rows{heads, place.heads};
+    q_proj = Linear(scope / "q_proj", width, width, place.qkv_bias, init.branch_start(false), 1, rows);
+    if (!tied) k_proj = Linear(scope / "k_proj", width, width, place.qkv_bias, init.branch_start(false), 1, rows);
+    v_proj = Linear(scope / "v_proj", width, width, place.qkv_bias && !tied, init.branch_start(), 1, rows);
   } else {
-    qkv = Linear(scope / "qkv", width, 3 * width, place.qkv_bias, init.branch_start(), 1, part.groups == AttentionPart::whole ? 1 : 3 * heads);
+    const RowParts rows{part.groups == AttentionPart::whole ? 1 : 3 * heads, 3 * place.heads};
+    qkv = Linear(scope / "qkv", width, 3 * width, place.qkv_bias, init.branch_start(), 1, rows);
   }
   const NormPart head_norm{part.qk_norm, part.qk_norm_eps};
   if (part.qk_norm != NormKind::none) {
@@ -113,132 +115,108 @@ Tensor Attention::operator()(const Tensor& x, const Mode& mode) const {
 
 namespace {
 
-// Per head, N tokens attending to each other, projections with norms q, k, v. Facts used by all: |diag(p) - p p^T| <= 1/2 in l2 and at most 1
-// from l_inf to l_1; |P| <= sqrt N for a row-stochastic P; position biases and masks shift logits by constants.
-struct Head {
-  double n, d;                  // tokens, width
-  double q, k, v;               // norms of the three maps of this head
-  double reach_q, reach_k, reach_v;   // longest token of each
-  double scale;                 // of the logits
-};
-
-// nu softmax(tau q^ k^) v^ with x^ = x / sqrt(|x|^2 + eps): |d x^| <= |dx| / sqrt eps and |Q^|, |K^|, |V^| <= sqrt N, hence
-// L <= nu / sqrt(eps) [N tau / 2 (|Wq| + |Wk|) + sqrt(N) |Wv|]                    (reference lipsformer.md 2.6, bound (2))
-double cosine_bounded(const Head& h, double tau, double nu, double eps) {
-  return nu / std::sqrt(eps) * (h.n * tau / 2 * (h.q + h.k) + std::sqrt(h.n) * h.v);
+// The bias of one of a layer's equal blocks of rows; l2.
+double bias_length(const Linear& l, int64_t block, int64_t blocks) {
+  if (!l.bias) return 0;
+  const std::vector<double> values = l.bias.raw().values();
+  const size_t rows = values.size() / size_t(blocks);
+  double squares = 0;
+  for (size_t i = size_t(block) * rows; i < size_t(block + 1) * rows; i++) squares += values[i] * values[i];
+  return std::sqrt(squares) * (1 + 1e-12);
 }
-// Token by token: |do_i| <= max |dv^_j| + max_j |dlogit_ij| with |v^| < 1.
-double cosine_bounded_token(const Head& h, double tau, double nu, double eps) { return nu / std::sqrt(eps) * (h.v + tau * (h.q + h.k)); }
-
-// softmax(scale q k^T) v on tokens of bounded length: dO = dP V + P dV, |dP| <= 1/2 |dS|, |dS| <= scale (|dQ| |K| + |Q| |dK|) with
-// |Q| <= sqrt(N) rq and so on, hence L <= sqrt(N) |Wv| + N / 2 rv scale (|Wq| rk + rq |Wk|).
-double dot_on_ball(const Head& h) { return std::sqrt(h.n) * h.v + 0.5 * h.n * h.reach_v * h.scale * (h.q * h.reach_k + h.reach_q * h.k); }
-// Token by token: |do_i| <= |Wv| max|dx| + rv scale (rk |Wq| + rq |Wk|) max|dx|    (reference enforced_lipschitz.md 3.3, 3.5 (iii))
-double dot_on_ball_token(const Head& h) { return h.v + h.reach_v * h.scale * (h.q * h.reach_k + h.reach_q * h.k); }
-
-// x e^(x+1) = y, solved for x from above: the function is convex, so Newton's steps from above stay there.
-double inverse_phi(double y) {
-  double x = std::log1p(y);
-  for (int i = 0; i < 60; i++) x -= (x * std::exp(x + 1) - y) / ((x + 1) * std::exp(x + 1));
-  return x * (1 + 1e-9) + 1e-12;
-}
-
-// softmax(-c |z_i - z_j|^2) z W with z = x Wq and W = Wq^T Wv / sqrt d. With w_j = z_j - z_i the row's gradient is
-// sum_j P_ij dz_j + 2c Cov(w) dz_i + 2c sum_j P_ij (w_j . dz_j)(w_j - mean w), and c E|w|^2 <= phi^-1(N - 1) whatever c is. Rows of both sums
-// have weights of at most 1 and 2 phi^-1, so |dg| <= (sqrt N + 2 phi^-1 + sqrt N 2 phi^-1) |dz|. (Kim et al. 2021 have the same 4 phi^-1 + 1;
-// the norm of Wq enters twice, once by z and once by W.)
-double l2_form(const Head& h) {
-  const double spread = inverse_phi(h.n - 1);
-  return (std::sqrt(h.n) * (1 + 2 * spread) + 2 * spread) * h.q * h.q * h.v / std::sqrt(h.d);
-}
-double l2_form_token(const Head& h) { return (1 + 4 * inverse_phi(h.n - 1)) * h.q * h.q * h.v / std::sqrt(h.d); }
-// Rotary positions turn z but not the values, so the w_j above are no longer what is averaged: with W and c as there,
-// |dlogit_ij| <= 2c |z_i - z_j| |dz_i - dz_j| on tokens of bounded length. Row by row that is at most 8c rq |Wq| max|dx|; over all
-// 4c rq sqrt(2N) |Wq| |dx|, of which half reaches P; values have length |W| R.
-double l2_on_ball(const Head& h, double reach_value) {
-  return std::sqrt(h.n) * h.q * h.q * h.v / std::sqrt(h.d) + 2 * std::sqrt(2.0) * h.n * h.scale * h.reach_q * h.q * reach_value;
-}
-double l2_on_ball_token(const Head& h, double reach_value) {
-  return h.q * h.q * h.v / std::sqrt(h.d) + 8 * h.scale * h.reach_q * h.q * reach_value;
-}
-
-struct Constants {
-  double l2, token, reach;   // of one head; reach: its longest token
-};
 
 }  // namespace
 
-// sigma_bar: no row of similarities is longer. |q_i . k_j| <= |Wq Wk^T| |x_i| |x_j|, and over a row |K| |x_i| <= |X|_F^2 with biases as a further
-// channel of ones; distances are at most four times that; normalised queries and keys have a length of their own.
-double Attention::logit_length(const NormSource& norms, double input_square) const {
+Attention::HeadNorms Attention::head_norms(const NormSource& norms, int head) const {
+  const bool tied = part.similarity == Similarity::l2;
+  const Linear &lq = fused() ? qkv : q_proj, &lk = fused() ? qkv : tied ? q_proj : k_proj, &lv = fused() ? qkv : v_proj;
+  const int heads = place.heads, blocks = fused() ? 3 * heads : heads;
+  const int at[] = {head, fused() ? heads + head : head, fused() ? 2 * heads + head : head};
+  return {lq.weight.block_norms(norms)[at[0]], lk.weight.block_norms(norms)[at[1]], lv.weight.block_norms(norms)[at[2]],
+          bias_length(lq, at[0], blocks), bias_length(lk, at[1], blocks), bias_length(lv, at[2], blocks)};
+}
+
+// No row of logits is longer than `length` and no logit larger than `largest`. |q_i . k_j| <= |Wq x_i| |Wk x_j| with biases as a further channel of
+// ones, and over a row |K| <= |Wk| |X|_F or |Wk| sqrt(T) max|x|; distances are at most four times that; normalised queries and keys have a
+// length of their own.
+Attention::LogitReach Attention::logit_reach(const HeadNorms& h, const InputSquares& input) const {
   const double root_tokens = std::sqrt(double(tokens()));
-  if (part.similarity == Similarity::cosine || part.similarity == Similarity::cosine_bounded) return part.tau / part.temperature * root_tokens;
+  const auto alike = [&](double largest) { return LogitReach{largest * root_tokens, largest}; };
+  if (part.similarity == Similarity::cosine || part.similarity == Similarity::cosine_bounded) return alike(part.tau / part.temperature);
   if (part.qk_norm != NormKind::none) {
     const auto reach = [&](const Norm& n) { return max_abs(n.weight) * std::sqrt(double(head_width())); };
-    return logit_scale() * reach(q_norm) * reach(k_norm) * root_tokens;
+    return alike(logit_scale() * reach(q_norm) * reach(k_norm));
   }
-  const auto with_bias = [&](const Linear& l) { return std::hypot(l.weight.group_norm(norms), l.bias ? l2_norm(l.bias) : 0); };
-  const bool tied = part.similarity == Similarity::l2;
-  const double q = with_bias(fused() ? qkv : q_proj), k = fused() || tied ? q : with_bias(k_proj);
-  const bool biased = bool((fused() ? qkv : q_proj).bias);
-  return (tied ? 4 : 1) * logit_scale() * q * k * (input_square + (biased ? double(tokens()) : 0));
+  const double ones = h.q_bias > 0 || h.k_bias > 0 ? 1 : 0, token = input.token + ones, sample = input.sample + ones * double(tokens());
+  const double product = (part.similarity == Similarity::l2 ? 4 : 1) * logit_scale() * std::hypot(h.q, h.q_bias) * std::hypot(h.k, h.k_bias);
+  return {product * std::sqrt(token * std::min(sample, double(tokens()) * token)), product * token};
 }
 
-double Attention::entropy_floor(const NormSource& norms, double input_square, double temperature) const {
-  if (place.shift > 0) return 0;   // a mask leaves some tokens next to nobody
-  double length = logit_length(norms, input_square);
-  if (bias_table) length += std::sqrt(double(tokens())) * max_abs(bias_table) / part.temperature;
-  length /= temperature;
-  if (!place.causal) return ::entropy_floor(tokens(), length);
-  double sum = 0;   // token i sees i + 1
-  for (int64_t i = 1; i <= tokens(); i++) sum += ::entropy_floor(i, length);
-  return sum / double(tokens());
+std::vector<double> Attention::entropy_floors(const NormSource& norms, const InputSquares& input, double temperature) const {
+  std::vector<double> floors(size_t(place.heads), 0.0);
+  if (place.shift > 0) return floors;   // a mask leaves some tokens next to nobody
+  const double bias = bias_table ? max_abs(bias_table) / part.temperature : 0;
+  for (int head = 0; head < place.heads; head++) {
+    LogitReach reach = logit_reach(head_norms(norms, head), input);
+    reach.length = (reach.length + std::sqrt(double(tokens())) * bias) / temperature;
+    reach.largest = (reach.largest + bias) / temperature;
+    const auto floor = [&](int64_t n) { return std::max(entropy_floor(n, reach.length), std::log(double(n)) - 2 * reach.largest); };
+    double sum = 0;
+    for (int64_t i = place.causal ? 1 : tokens(); i <= tokens(); i++) sum += floor(i);   // causal: token i sees i + 1
+    floors[size_t(head)] = std::max(0.0, place.causal ? sum / double(tokens()) : sum);
+  }
+  return floors;
 }
 
-// Heads read the same tokens and write side by side: L^2 = sum_h L_h^2, and the RMS of a token is at most the largest of its heads'. A head's
-// projection is part of the whole, so its norm is at most that; where heads are groups of their own, the largest of theirs.
+// Heads read the same tokens and write side by side: L^2 = sum_h L_h^2, for all tokens and for one.
 Bound Attention::bound(const Domain& in, BoundTrace& trace) const {
-  const bool tied = part.similarity == Similarity::l2;
-  const double d = double(head_width()), root_heads = std::sqrt(double(place.heads)), infinity = std::numeric_limits<double>::infinity();
-  const auto reach = [&](const Linear& l, double norm) { return norm * in.radius + (l.bias ? l2_norm(l.bias) : 0); };
-  const Linear &lq = fused() ? qkv : q_proj, &lk = fused() ? qkv : tied ? q_proj : k_proj, &lv = fused() ? qkv : v_proj;
   for (const Linear* l : {&qkv, &q_proj, &k_proj, &v_proj})
     if (l->weight.raw) l->bound(in, trace);
-  const auto norm = [&](const Linear& l) { return l.weight.group_norm(trace.norms); };
-  Head h{double(tokens()), d, norm(lq), norm(lk), norm(lv), 0, 0, 0, logit_scale() / trace.temperature};
-  h.reach_q = reach(lq, h.q), h.reach_k = reach(lk, h.k), h.reach_v = reach(lv, h.v);
-  if (part.qk_norm != NormKind::none) {
-    const Bound nq = q_norm.bound({in.tokens, head_width(), h.reach_q}, trace), nk = k_norm.bound({in.tokens, head_width(), h.reach_k}, trace);
-    h.q *= nq.lipschitz, h.k *= nk.lipschitz;
-    h.reach_q = nq.out.radius, h.reach_k = nk.out.radius;
+  const Linear& lv = fused() ? qkv : v_proj;
+  Real reach_q = 0, reach_k = 0;
+  std::vector<AttentionHead> heads;
+  for (int i = 0; i < place.heads; i++) {
+    const HeadNorms h = head_norms(trace.norms, i);
+    heads.push_back({Real(tokens()), Real(head_width()), h.q, h.k, h.v, h.q * in.radius + h.q_bias, h.k * in.radius + h.k_bias,
+                     h.v * in.radius + h.v_bias, logit_scale() / trace.temperature});
+    reach_q = std::max(reach_q, heads.back().reach_q), reach_k = std::max(reach_k, heads.back().reach_k);
   }
-  Constants c{infinity, infinity, h.reach_v};
-  const double tau = part.tau / part.temperature / trace.temperature;
+  if (part.qk_norm != NormKind::none) {
+    const Bound nq = q_norm.bound({in.tokens, head_width(), reach_q}, trace), nk = k_norm.bound({in.tokens, head_width(), reach_k}, trace);
+    for (AttentionHead& h : heads) {
+      h.q *= nq.lipschitz, h.k *= nk.lipschitz;
+      h.reach_q = nq.out.radius, h.reach_k = nk.out.radius;
+    }
+  }
+  HeadBound all{0, 0, 0};
+  for (const AttentionHead& h : heads) all = beside(all, head_bound(h, trace.temperature));
+  if (!lepe.empty()) {
+    // Values pass a convolution and are added: both maps read the whole input.
+    Real across = 0, token = 0, shift = 0;
+    for (const Lepe& l : lepe) {
+      across = std::max(across, Real(l.weight.convolution_norm(trace.norms)));
+      token = std::max(token, Real(3 * l.weight.longest_row()));   // 3 x 3 tokens and no more are seen by one
+      shift += l2_norm(l.bias);
+    }
+    const Real v = lv.weight.norm(trace.norms), v_bias = lv.bias ? l2_norm(lv.bias) : 0;
+    all.l2 += across * v;
+    all.token += token * v;
+    all.reach += token * (v * in.radius + v_bias) + shift;
+  }
+  const Domain out{in.tokens, width, all.reach};
+  const Bound inside = std::isfinite(all.l2) ? Bound::of(all.l2, trace.norms.kind(), out, all.token) : Bound::without_bound(name, out);
+  return trace.note(name, "Attention", then(inside, proj.bound(out, trace)));
+}
+
+HeadBound Attention::head_bound(const AttentionHead& h, double temperature) const {
+  constexpr Real infinity = std::numeric_limits<Real>::infinity();
   switch (part.similarity) {
-    case Similarity::cosine_bounded: c = {cosine_bounded(h, tau, part.nu, part.eps), cosine_bounded_token(h, tau, part.nu, part.eps), part.nu}; break;
-    case Similarity::dot:
-      if (std::isfinite(h.reach_v) && std::isfinite(h.reach_q * h.reach_k)) c = {dot_on_ball(h), dot_on_ball_token(h), h.reach_v};
-      break;
-    case Similarity::l2:
-      c.reach = h.q * h.q * h.v / std::sqrt(d) * in.radius;
-      if (place.rotary_base == 0) c = {l2_form(h), l2_form_token(h), c.reach};
-      else if (std::isfinite(c.reach)) c = {l2_on_ball(h, c.reach), l2_on_ball_token(h, c.reach), c.reach};
-      break;
+    case Similarity::cosine_bounded: return cosine_bounded_head(h, part.tau / part.temperature / temperature, part.nu, part.eps);
+    case Similarity::dot: return dot_head(h);
+    case Similarity::l2: return place.rotary_base == 0 ? l2_head(h) : l2_head_on_ball(h);
     // Values are not normalised and the clamp of q and k at 1e-12 lets the similarity turn over within 1e-12: no useful constant exists
     // (reference lipsformer.md 2.7).
     case Similarity::cosine: break;
   }
-  // LePE: each channel's kernel has norm at most 3 |w_c|, over a token's channels as over all.
-  for (const Lepe& l : lepe) {
-    const double longest = 3 * l.weight.longest_row();
-    // The convolution reads all heads of its half, so it is counted as if each head could get the whole of it.
-    c.l2 += longest * lv.weight.norm(trace.norms);
-    c.token += longest * lv.weight.norm(trace.norms);
-    c.reach += longest * reach(lv, lv.weight.norm(trace.norms)) + l2_norm(l.bias);
-  }
-  const Domain out{in.tokens, width, root_heads * c.reach};
-  Bound inside = std::isfinite(c.l2) ? Bound::of(root_heads * c.l2, BoundKind::estimate, out) : Bound::without_bound(name, out);
-  // From the RMS of tokens to the RMS of a head's slice of them.
-  inside.rms = c.token * std::sqrt(double(width) / d);
-  return trace.note(name, "Attention", then(inside, proj.bound(out, trace)));
+  return {infinity, infinity, h.reach_v};
 }

@@ -1,6 +1,7 @@
 // attention.h: multi-head attention, the part `attention`, between linear layers: in windows of a map, in stripes, or over a whole sequence
 // (a map of height 1 with a window of its length). Its bound is beside it in attention.cpp.
 #pragma once
+#include "layers/lipschitz/attention_bounds.h"
 #include "layers/norm.h"
 
 // What a recipe chooses.
@@ -61,15 +62,23 @@ struct Attention {
 
   int64_t tokens() const { return place.window_tokens(); }
   int64_t head_width() const { return width / place.heads; }
-  // The least mean entropy that this layer can have on inputs with |X|_F^2 at most `input_square` (Zhai et al. 2023, theorem 3.1).
-  double entropy_floor(const NormSource& norms, double input_square, double temperature) const;
+  // The least mean entropy that each head can have on such inputs (Zhai et al. 2023, theorem 3.1; Newhouse et al. 2025).
+  std::vector<double> entropy_floors(const NormSource& norms, const InputSquares& input, double temperature) const;
 
  private:
   struct Projected {
     Tensor q, k, v;
   };
+  struct HeadNorms {   // of the maps of one head, and of their biases
+    double q, k, v, q_bias, k_bias, v_bias;
+  };
+  struct LogitReach {
+    double length, largest;
+  };
   bool fused() const { return bool(qkv.weight.raw); }
-  double logit_length(const NormSource& norms, double input_square) const;
+  HeadNorms head_norms(const NormSource& norms, int head) const;
+  LogitReach logit_reach(const HeadNorms& h, const InputSquares& input) const;
+  HeadBound head_bound(const AttentionHead& head, double temperature) const;
   WindowAttention config(double temperature) const;
   double logit_scale() const { return (part.by_width ? part.scale / double(head_width()) : 1 / std::sqrt(double(head_width()))) / part.temperature; }
   Projected project(const Tensor& x, const Mode& mode) const;

@@ -27,12 +27,9 @@ struct DepthwiseConv {
   // y_tc^2 <= |w_c|^2 sum_i x_ic^2, and summed over c: |y_t| <= max_c |w_c| K R + |b|; the same holds for differences, so the rms constant
   // is K max_c |w_c|.
   Bound with_gelu_bound(const Domain& in, BoundTrace& trace) const {
-    const bool follows = weight.kind != WeightPart::weight_norm;
-    // weight_norm: a channel's operator has norm at most K |w_c|; otherwise it is followed as the operator it is.
-    const double across = double(weight.raw.raw().dim(2)) * weight.longest_row(), sigma = follows ? weight.norm(trace.norms) : across;
-    Bound bound = Bound::of(sigma * gelu_lipschitz, follows ? BoundKind::estimate : BoundKind::certified,
-                            {in.tokens, in.width, across * in.radius + (bias ? l2_norm(bias) : 0)});
-    bound.rms = across * gelu_lipschitz;
-    return trace.note(name, "DepthwiseConv", bound);
+    const Real across = Real(weight.raw.raw().dim(2)) * weight.longest_row();
+    const Bound conv = Bound::of(weight.convolution_norm(trace.norms), weight.norm_kind(trace.norms),
+                                 {in.tokens, in.width, across * in.radius + (bias ? l2_norm(bias) : 0)}, across);
+    return trace.note(name, "DepthwiseConv", stretched(conv, gelu_lipschitz, "GELU"));
   }
 };

@@ -24,8 +24,8 @@ struct Linear {
 
   Linear() = default;
   Linear(const Scope& scope, int64_t in, int64_t out, bool with_bias = true) : Linear(scope, in, out, with_bias, scope.init().matrix()) {}
-  Linear(const Scope& scope, int64_t in, int64_t out, bool with_bias, const Init& init, double factor = 1, int64_t row_groups = 1)
-      : name(scope.path()), weight(scope, {out, in}, init, factor, row_groups), in(in), out(out) {
+  Linear(const Scope& scope, int64_t in, int64_t out, bool with_bias, const Init& init, double factor = 1, const RowParts& rows = {})
+      : name(scope.path()), weight(scope, {out, in}, init, factor, rows), in(in), out(out) {
     if (with_bias && scope.rules().bias) bias = scope.parameter("bias", {out}, ParameterKind::vector, Init::zeros());
   }
   // A 1x1 convolution over channels-last tokens.
@@ -44,9 +44,9 @@ struct Linear {
   }
   // |W x - W y| <= sigma |x - y|, token by token; a token of norm R leaves with at most sigma R + |b|.
   Bound bound(const Domain& in_domain, BoundTrace& trace) const {
-    const double sigma = weight.norm(trace.norms), shift = bias ? l2_norm(bias) : 0;
+    const Real sigma = weight.norm(trace.norms), shift = bias ? l2_norm(bias) : 0;
     const Domain result{in_domain.tokens, out, sigma * in_domain.radius + shift};
-    return trace.note(name, "Linear", Bound::tokenwise(sigma, weight.norm_kind(), in, result));
+    return trace.note(name, "Linear", Bound::tokenwise(sigma, weight.norm_kind(trace.norms), in, result));
   }
 
   Tensor with_gelu(const Tensor& x) const {
@@ -54,7 +54,7 @@ struct Linear {
     return linear_gelu(x, weight.matrix(), bias(), weight.alpha());
   }
   // |gelu(x)| <= |x|, so the radius does not grow behind it.
-  Bound with_gelu_bound(const Domain& in_domain, BoundTrace& trace) const { return stretched(bound(in_domain, trace), gelu_lipschitz); }
+  Bound with_gelu_bound(const Domain& in_domain, BoundTrace& trace) const { return stretched(bound(in_domain, trace), gelu_lipschitz, "GELU"); }
 
   Tensor with(Activation activation, const Tensor& x) const { return activation == Activation::relu ? relu((*this)(x)) : with_gelu(x); }
   Bound with_bound(Activation activation, const Domain& in_domain, BoundTrace& trace) const {

@@ -13,21 +13,21 @@ void Mode::note_branch(const Tensor& f) const {
 }
 
 void EntropySums::note(int attention, int first_head, const Tensor& entropy, const Tensor& x) {
-  const int64_t batch = x.dim(0), n = x.size() / batch;
+  const int64_t batch = x.dim(0), width = x.dim(-1), tokens = x.size() / (batch * width);
   const float* means = entropy.data<float>();
   for (int64_t h = 0; h < entropy.size(); h++) sums[first_head + h] += double(means[h]) * double(batch);
   dispatch(x.dtype(), [&]<class T>() {
     for (int64_t b = 0; b < batch; b++) {
-      const T* sample = x.data<T>() + b * n;
-      double squares = 0;
-      for (int64_t begin = 0; begin < n; begin += 4096) {   // short runs in T, their sums in double
-        const int64_t end = std::min(n, begin + 4096);
-        Compute<T> part = 0;
-#pragma omp simd reduction(+ : part)
-        for (int64_t i = begin; i < end; i++) part += Compute<T>(sample[i]) * Compute<T>(sample[i]);
-        squares += double(part);
+      InputSquares input;
+      for (int64_t t = 0; t < tokens; t++) {
+        const T* token = x.data<T>() + (b * tokens + t) * width;
+        Compute<T> squares = 0;
+#pragma omp simd reduction(+ : squares)
+        for (int64_t i = 0; i < width; i++) squares += Compute<T>(token[i]) * Compute<T>(token[i]);
+        input.sample += double(squares);
+        input.token = std::max(input.token, double(squares));
       }
-      input_squares[attention] = std::max(input_squares[attention], squares);
+      inputs[attention].take(input);
     }
   });
 }
@@ -35,5 +35,5 @@ void EntropySums::note(int attention, int first_head, const Tensor& entropy, con
 void EntropySums::add(const EntropySums& other) {
   samples += other.samples;
   for (size_t h = 0; h < sums.size(); h++) sums[h] += other.sums[h];
-  for (size_t a = 0; a < input_squares.size(); a++) input_squares[a] = std::max(input_squares[a], other.input_squares[a]);
+  for (size_t a = 0; a < inputs.size(); a++) inputs[a].take(other.inputs[a]);
 }

@@ -1,15 +1,25 @@
 // mode.h: what a forward pass needs to know beside its input. There is no hidden train/eval state anywhere.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
 
 #include "engine/ops.h"
 
+// How long the inputs of an attention were: the largest |X|_F^2 of a sample and the largest |x|^2 of a token.
+struct InputSquares {
+  double sample = 0, token = 0;
+  void take(const InputSquares& other) {
+    sample = std::max(sample, other.sample);
+    token = std::max(token, other.token);
+  }
+};
+
 // Gathers the attention entropies of a step: one sum a head, weighted by the number of samples behind it.
 struct EntropySums {
   std::vector<double> sums;            // [all heads of the model]
-  std::vector<double> input_squares;   // [all attentions]: the largest |X|_F^2 of a sample, X what goes into the attention
+  std::vector<InputSquares> inputs;    // [all attentions]
   double samples = 0;
 
   // An attention's mean entropies [heads] f32 over the samples of its input x [B, ...].

@@ -62,9 +62,9 @@ struct Norm {
   // Over the batch: in evaluation a constant diagonal map, max_c |w_c| / sqrt(s_c + eps).
   Bound bound(const Domain& in, BoundTrace& trace) const {
     const double root = std::sqrt(double(width));
-    if (part.kind == NormKind::none) return Bound::tokenwise(1, BoundKind::certified, in.width, in);
+    if (part.kind == NormKind::none) return Bound::identity(in);
     if (part.kind == NormKind::ball)
-      return trace.note(name, "Ball", Bound::tokenwise(1, BoundKind::certified, width, {in.tokens, width, std::min(in.radius, part.ball_radius * root)}));
+      return trace.note(name, "Ball", Bound::tokenwise(1, BoundKind::certified, width, {in.tokens, width, std::min(in.radius, Real(part.ball_radius * root))}));
     const double shift = bias ? l2_norm(bias) : 0;
     if (part.over_the_batch()) {
       const double gain = largest_gain();

@@ -16,6 +16,8 @@ int ParameterStore::add(ParameterInfo info) {
   check(!by_name_.contains(info.name), "[parameters] ", info.name, " exists twice");
   check(info.row_groups > 0 && (info.row_groups == 1 || info.shape[0] % info.row_groups == 0), "[parameters] ", info.name, " ", info.shape,
         " cannot be split into ", info.row_groups, " groups of rows");
+  check(info.row_blocks > 0 && info.shape[0] % info.row_blocks == 0, "[parameters] ", info.name, " ", info.shape, " cannot be split into ",
+        info.row_blocks, " blocks of rows");
   info.offset = flat_size_;
   flat_size_ += (info.size() + alignment - 1) / alignment * alignment;
   const int index = int(infos_.size());
@@ -112,10 +114,14 @@ double max_abs(const Parameter& p) {
   return m;
 }
 
+// A sum of n squares is off by at most n u, its root by half of that and u.
+static double rounded_up(double length, size_t n) { return length * (1 + double(n + 4) * 0x1p-53); }
+
 double l2_norm(const Parameter& p) {
   double s = 0;
-  for (const double v : p.raw().values()) s += v * v;
-  return std::sqrt(s);
+  const std::vector<double> values = p.raw().values();
+  for (const double v : values) s += v * v;
+  return rounded_up(std::sqrt(s), values.size());
 }
 
 double longest_row(const Parameter& p) {
@@ -128,5 +134,5 @@ double longest_row(const Parameter& p) {
     for (size_t i = begin; i < begin + width; i++) squares += values[i] * values[i];
     longest = std::max(longest, squares);
   }
-  return std::sqrt(longest);
+  return rounded_up(std::sqrt(longest), width);
 }

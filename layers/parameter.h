@@ -22,7 +22,7 @@ struct ParameterInfo {
   ParameterKind kind;
   Init init;
   int64_t map_height = 0, map_width = 0;   // depthwise: the map it runs over
-  int64_t row_groups = 1;                  // a matrix: so many independent ones, stacked by rows (3 for q, k and v)
+  int64_t row_groups = 1, row_blocks = 1;  // a matrix: see RowParts
   int64_t offset = 0;                      // in the flat buffers, in numbers
   int64_t size() const { return shape.size(); }
   bool decays() const { return kind == ParameterKind::matrix || kind == ParameterKind::depthwise; }
@@ -112,6 +112,7 @@ struct Parameter {
   explicit operator bool() const { return store != nullptr; }
   Tensor operator()() const { return store ? store->value(index) : Tensor(); }
   Tensor raw() const { return store->raw(index); }
+  const ParameterInfo& info() const { return store->parameters()[index]; }
 };
 
 struct Buffer {
@@ -121,7 +122,7 @@ struct Buffer {
   Tensor operator()() const { return store ? store->buffer(index) : Tensor(); }
 };
 
-// Norms of small parameters, for the bounds.
+// Norms of small parameters, for the bounds: never below the truth.
 double max_abs(const Parameter& p);
 double l2_norm(const Parameter& p);
 double longest_row(const Parameter& p);   // l2, over the last dimension

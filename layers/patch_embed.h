@@ -27,9 +27,9 @@ struct PatchEmbed {
   NormFold norm_fold() const { return {&norm, {}, &weight}; }
   // Patches do not overlap, so cutting an image into them changes no distance: the constant is the matrix's.
   Bound bound(const Domain& in_domain, BoundTrace& trace) const {
-    const double sigma = weight.norm(trace.norms);
+    const Real sigma = weight.norm(trace.norms);
     const Domain out{in_domain.tokens, width, sigma * in_domain.radius + (bias ? l2_norm(bias) : 0)};
-    const Bound proj = Bound::tokenwise(sigma, weight.norm_kind(), in, out);
+    const Bound proj = Bound::tokenwise(sigma, weight.norm_kind(trace.norms), in, out);
     return trace.note(name, "PatchEmbed", then(proj, norm.bound(proj.out, trace)));
   }
 };
@@ -57,8 +57,7 @@ struct PatchMerging {
   // Merging moves numbers without changing them: constant 1, and a merged token is at most twice as long; its RMS is at most the largest
   // of the four.
   Bound bound(const Domain& in, BoundTrace& trace) const {
-    Bound merged = Bound::of(1, BoundKind::certified, {in.tokens / 4, in.width * 4, 2 * in.radius});
-    merged.rms = 1;
+    const Bound merged = Bound::of(1, BoundKind::certified, {in.tokens / 4, in.width * 4, 2 * in.radius}, 1);
     const Bound normed = then(merged, norm.bound(merged.out, trace));
     return trace.note(name, "PatchMerging", then(normed, reduction.bound(normed.out, trace)));
   }
@@ -95,11 +94,10 @@ struct OverlapConv {
   // A pixel lies in at most ceil(K/S)^2 patches, so unfolding has constant at most ceil(K/S); a patch has at most K*K tokens, so its row is at
   // most K times as long as the longest of them. The kernel reshaped to a matrix is the map behind that, never the convolution itself.
   Bound bound(const Domain& in_domain, int64_t side_in, BoundTrace& trace) const {
-    const double copies = std::ceil(double(kernel) / stride), sigma = weight.norm(trace.norms);
+    const Real copies = std::ceil(double(kernel) / stride), sigma = weight.norm(trace.norms);
     const int64_t tokens = side(side_in) * side(side_in);
     const Domain out{tokens, width, sigma * kernel * in_domain.radius + (bias ? l2_norm(bias) : 0)};
-    Bound conv = Bound::of(copies * sigma, weight.norm_kind(), out);
-    conv.rms = kernel * sigma * std::sqrt(double(in) / double(width));
+    const Bound conv = Bound::of(copies * sigma, weight.norm_kind(trace.norms), out, kernel * sigma * std::sqrt(Real(in) / Real(width)));
     return trace.note(name, "OverlapConv", then(conv, norm.bound(out, trace)));
   }
 };

@@ -47,6 +47,12 @@ struct WeightRules {
   bool bias = true;   // of linear layers and convolutions
 };
 
+// What a matrix is a stack of, by rows: `groups` independent matrices for optimizers and constraints (3 for q, k and v), `blocks` that bounds look at
+// one by one (the heads of each).
+struct RowParts {
+  int64_t groups = 1, blocks = 1;
+};
+
 class Scope {
  public:
   Scope(ParameterStore& store, const WeightRules& rules) : store_(&store), rules_(rules) {}
@@ -70,9 +76,9 @@ class Scope {
                       int64_t map_width = 0) const {
     return {store_, store_->add({(*this / name).path(), shape, kind, init, map_height, map_width})};
   }
-  Parameter matrix(const std::string& name, const Shape& shape, const Init& init, int64_t row_groups) const {
+  Parameter matrix(const std::string& name, const Shape& shape, const Init& init, const RowParts& rows) const {
     return {store_, store_->add({.name = (*this / name).path(), .shape = shape, .kind = ParameterKind::matrix, .init = init,
-                                 .row_groups = row_groups})};
+                                 .row_groups = rows.groups, .row_blocks = rows.blocks})};
   }
   Buffer buffer(const std::string& name, const Shape& shape, const Init& init, bool persistent = true, bool frozen = false) const {
     return {store_, store_->add_buffer({(*this / name).path(), shape, init, persistent, frozen})};

@@ -19,12 +19,12 @@ struct Weight {
   double factor = 1;    // a constant that the layer asks for
 
   Weight() = default;
-  Weight(const Scope& scope, const Shape& shape, const Init& init, double factor = 1, int64_t row_groups = 1)
+  Weight(const Scope& scope, const Shape& shape, const Init& init, double factor = 1, const RowParts& rows = {})
       : kind(scope.rules().weight.kind), factor(factor) {
     Init start = init;
     // Orthogonal matrices start with an operator norm of 1 between RMS norms.
-    if (init.kind == Init::orthogonal) start.value *= std::sqrt(double(shape[0] / row_groups) / double(shape.size() / shape[0]));
-    raw = scope.matrix("weight", shape, start, row_groups);
+    if (init.kind == Init::orthogonal) start.value *= std::sqrt(double(shape[0] / rows.groups) / double(shape.size() / shape[0]));
+    raw = scope.matrix("weight", shape, start, rows);
     wrap(scope, shape);
   }
   // Around a parameter of another kind: a depthwise convolution.
@@ -39,12 +39,21 @@ struct Weight {
   double scalar() const { return alpha_now ? alpha_now().item() : factor; }
 
   double raw_norm(const NormSource& norms) const { return norms.sigma(raw); }   // of the stored matrix, without its factor
-  // Spectral norm of the map, and the largest one of its row groups. Rows of weight_norm have length |gain_r|, so |W^| <= |gain|.
+  // Spectral norm of the map, and of each of its row blocks. Rows of weight_norm have length |gain_r|, so |W^| <= |gain|.
   double norm(const NormSource& norms) const {
     return kind == WeightPart::weight_norm ? std::abs(factor) * l2_norm(gain) : std::abs(scalar()) * norms.sigma(raw);
   }
-  double group_norm(const NormSource& norms) const {
-    return kind == WeightPart::weight_norm ? norm(norms) : std::abs(scalar()) * norms.group_sigma(raw);
+  std::vector<double> block_norms(const NormSource& norms) const {
+    const double multiple = std::abs(scalar());
+    if (kind == WeightPart::weight_norm) return std::vector<double>(size_t(raw.info().row_blocks), norm(norms));
+    std::vector<double> all = norms.block_sigmas(raw);
+    for (double& sigma : all) sigma *= multiple;
+    return all;
+  }
+  // Of a depthwise convolution, on the map it runs over. With weight_norm a channel's operator has norm at most K |w_c|, otherwise it is followed as
+  // the operator that it is.
+  double convolution_norm(const NormSource& norms) const {
+    return kind == WeightPart::weight_norm ? double(raw.raw().dim(2)) * longest_row() : norm(norms);
   }
   // The longest row of the map, a kernel's channel in a depthwise convolution.
   double longest_row() const {
@@ -58,9 +67,9 @@ struct Weight {
       for (size_t i = begin; i < begin + columns; i++) squares += values[i] * values[i];
       longest = std::max(longest, squares);
     }
-    return std::abs(scalar()) * std::sqrt(longest);
+    return std::abs(scalar()) * std::sqrt(longest) * (1 + 1e-12);   // its own rounding
   }
-  BoundKind norm_kind() const { return kind == WeightPart::weight_norm ? BoundKind::certified : BoundKind::estimate; }
+  BoundKind norm_kind(const NormSource& norms) const { return kind == WeightPart::weight_norm ? BoundKind::certified : norms.kind(); }
 
  private:
   void wrap(const Scope& scope, const Shape& shape) {

@@ -34,14 +34,11 @@ CSwinBlock::CSwinBlock(const Scope& scope, const CSwinConfig& config, int64_t wi
 }
 
 Tensor CSwinBlock::operator()(const Tensor& x, const Mode& mode) const {
-  const Tensor y = core(convs ? (*convs)(x, mode) : x, mode);
-  mode.note(name, y);
-  return y;
+  return core(convs ? (*convs)(x, mode) : x, mode);
 }
 
 Bound CSwinBlock::bound(const Domain& in, BoundTrace& trace) const {
-  Bound b = Bound::tokenwise(1, BoundKind::certified, in.width, in);
-  if (convs) b = convs->bound(in, trace);
+  const Bound b = convs ? convs->bound(in, trace) : Bound::identity(in);
   return trace.note(name, "CSwinBlock", then(b, core.bound(b.out, trace)));
 }
 
@@ -72,7 +69,7 @@ CSwin::CSwin(const CSwinConfig& config) : config(config) {
       const double drop = total > 1 ? config.drop_path_rate * index / (total - 1) : 0;
       blocks.emplace_back(root / ("stage" + std::to_string(s + 1)) / i, config, width, int(side), int(s), drop);
     }
-    stages.push_back(std::move(blocks));
+    levels.push_back(std::move(blocks));
     if (s + 1 == count) break;
     const Scope merge = root / ("merge" + std::to_string(s + 1));
     merges.emplace_back(merge / "conv", merge / "norm", width, 2 * width, overlap ? 3 : 2, 2, overlap ? 1 : 0, config.parts.norm);
@@ -83,53 +80,40 @@ CSwin::CSwin(const CSwinConfig& config) : config(config) {
   norm = Norm(root / "norm", width, overlap ? config.parts.norm : NormPart{NormKind::none});
   head = Linear(root / "head", width, num_classes, true, root.init().classifier());
   std::vector<Attention*> all;
-  for (auto& blocks : stages)
+  for (auto& blocks : levels)
     for (CSwinBlock& block : blocks) all.push_back(&block.core.attn);
   number_heads(all);
+  add_stages();
 }
 
-Tensor CSwin::forward(const Tensor& pixels, const Mode& mode) const {
-  const int64_t batch = pixels.dim(0);
-  Tensor x = stem(pixels.view({batch, img_size, img_size, in_chans}), mode);   // [B, H, W, C]
-  mode.note("stage1_conv_embed", x);
-  for (size_t s = 0; s < stages.size(); s++) {
-    for (const CSwinBlock& block : stages[s])
-      x = mode.checkpoint_activations ? checkpoint([&](const Tensor& in) { return block(in, mode); }, x) : block(x, mode);
-    if (s == merges.size()) break;
-    x = merges[s](x, mode);
-    mode.note("merge" + std::to_string(s + 1), x);
+void CSwin::add_stages() {
+  const auto convolve = [this](const std::string& name, const OverlapConv& conv, int64_t side) {   // on a map of this side
+    stages.push_back({name,
+                      [&conv, side](const Tensor& x, const Mode& mode) {
+                        return conv(x.view({x.dim(0), side, side, x.size() / (x.dim(0) * side * side)}), mode);
+                      },
+                      [&conv, side](const Domain& in, BoundTrace& trace) { return conv.bound(in, side, trace); }});
+    return conv.side(side);
+  };
+  int64_t side = convolve("stage1_conv_embed", stem, img_size);
+  for (size_t l = 0; l < levels.size(); l++) {
+    for (const CSwinBlock& block : levels[l]) stages.push_back(stage_of(block.name, block, true));
+    if (l < merges.size()) side = convolve("merge" + std::to_string(l + 1), merges[l], side);
   }
-  x = norm(x.view({batch, x.dim(1) * x.dim(2), x.dim(3)}), mode);
-  const Tensor logits = head(mean_tokens(x));
-  mode.note("head", logits);
-  return logits;
-}
-
-Bound CSwin::bound(double pixel_radius, BoundTrace& trace) const {
-  int64_t side = img_size;
-  Bound b = stem.bound({side * side, in_chans, pixel_radius}, side, trace);
-  side = stem.side(side);
-  for (size_t s = 0; s < stages.size(); s++) {
-    for (const CSwinBlock& block : stages[s]) b = then(b, block.bound(b.out, trace));
-    if (s == merges.size()) break;
-    b = then(b, merges[s].bound(b.out, side, trace));
-    side = merges[s].side(side);
-  }
-  b = then(b, norm.bound(b.out, trace));
-  b = then(b, mean_tokens_bound(b.out, trace));
-  return then(b, head.bound(b.out, trace));
+  stages.push_back(mean_stage(norm));
+  stages.push_back(stage_of(head));
 }
 
 std::vector<const Attention*> CSwin::attentions() const {
   std::vector<const Attention*> all;
-  for (const auto& blocks : stages)
+  for (const auto& blocks : levels)
     for (const CSwinBlock& block : blocks) all.push_back(&block.core.attn);
   return all;
 }
 
 std::vector<const ResidualBranch*> CSwin::branches() const {
   std::vector<const ResidualBranch*> all;
-  for (const auto& blocks : stages)
+  for (const auto& blocks : levels)
     for (const CSwinBlock& block : blocks) {
       if (block.convs) all.insert(all.end(), {&block.convs->branch1, &block.convs->branch2});
       all.insert(all.end(), {&block.core.branch1, &block.core.branch2});
@@ -140,7 +124,7 @@ std::vector<const ResidualBranch*> CSwin::branches() const {
 // The head reads the last norm through a mean.
 std::vector<NormFold> CSwin::norm_folds() const {
   std::vector<NormFold> all{stem.norm_fold()};
-  for (const auto& blocks : stages)
+  for (const auto& blocks : levels)
     for (const CSwinBlock& block : blocks) block.core.add_norm_folds(all);
   for (const OverlapConv& merge : merges) all.push_back(merge.norm_fold());
   all.push_back({&norm, {&head.weight}});

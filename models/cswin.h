@@ -30,16 +30,19 @@ struct CSwinBlock {
 struct CSwin : Model {
   CSwinConfig config;
   OverlapConv stem;
-  std::vector<OverlapConv> merges;   // behind all stages but the last
-  std::vector<std::vector<CSwinBlock>> stages;
+  std::vector<OverlapConv> merges;   // behind all levels but the last
+  std::vector<std::vector<CSwinBlock>> levels;   // the paper's stages: blocks on a map of one size
   Norm norm;
   Linear head;
 
   explicit CSwin(const CSwinConfig& config);
-  Tensor forward(const Tensor& pixels, const Mode& mode) const override;
-  Bound bound(double pixel_radius, BoundTrace& trace) const override;
+  Domain input_domain(double pixel_radius) const override { return {int64_t(img_size) * img_size, in_chans, pixel_radius}; }
+  const Linear& classifier() const override { return head; }
   int64_t widest_activation() const override { return stem.side(img_size) * stem.side(img_size) * config.embed_dim; }
   std::vector<const Attention*> attentions() const override;
   std::vector<const ResidualBranch*> branches() const override;
   std::vector<NormFold> norm_folds() const override;
+
+ private:
+  void add_stages();
 };

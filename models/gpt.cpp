@@ -12,24 +12,15 @@ Gpt::Gpt(const GptConfig& config) : config(config) {
   const AttentionPlace place{.heads = config.num_heads, .window_height = 1, .window_width = context, .qkv_bias = config.qkv_bias, .causal = true,
                              .rotary_base = config.rotary_base, .rotary_still = config.rotary_still};
   add_blocks(root, config, config.norm_position, place, config.logit_scale);
-}
-
-Tensor Gpt::forward(const Tensor& tokens, const Mode& mode) const {
-  const int64_t batch = tokens.dim(0), length = tokens.dim(1), width = config.embed_dim;
-  check(length == context, "[gpt] sequences of ", context, " tokens are expected, given ", tokens.shape());
-  Tensor x = embedding(tokens, embed()).view({batch, 1, length, width});   // [B, 1, T, D]
-  mode.note("embed", x);
-  x = run_blocks(x, mode);
-  const Tensor logits = head(norm(x.view({batch * length, width}), mode));
-  mode.note("head", logits);
-  return logits;
-}
-
-// Tokens are discrete, so the map begins at their embeddings. Rotary positions turn q and k and change no length.
-Bound Gpt::bound(double, BoundTrace& trace) const {
-  Bound b = Bound::tokenwise(1, BoundKind::certified, config.embed_dim, {context, config.embed_dim, trace.norms.row_length(embed)});
-  b = blocks_bound(b, trace);
-  return then(b, head.bound(b.out, trace));
+  // Tokens are discrete, so the map that has a bound begins at their embeddings. Rotary positions turn q and k and change no length.
+  stages.push_back({"embed",
+                    [this](const Tensor& tokens, const Mode&) {
+                      const int64_t batch = tokens.dim(0), length = tokens.dim(1);
+                      check(length == context, "[gpt] sequences of ", context, " tokens are expected, given ", tokens.shape());
+                      return embedding(tokens, embed()).view({batch, 1, length, this->config.embed_dim});   // [B, 1, T, D]
+                    },
+                    [this](const Domain& in, BoundTrace& trace) { return Bound::identity({in.tokens, in.width, trace.norms.row_length(embed)}); }});
+  add_stages([](const Tensor& x) { return x.view({x.dim(0) * x.dim(1), x.dim(2)}); }, [](const Domain& in, BoundTrace&) { return Bound::identity(in); });
 }
 
 double Gpt::published_bound(const NormSource& norms, double overshoot) const {

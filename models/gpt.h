@@ -20,8 +20,7 @@ struct Gpt : SequenceModel {
   Parameter embed;   // [V, D]
 
   explicit Gpt(const GptConfig& config);
-  Tensor forward(const Tensor& tokens, const Mode& mode) const override;
-  Bound bound(double patch_radius, BoundTrace& trace) const override;
+  Domain input_domain(double) const override { return {context, config.embed_dim}; }
   int64_t widest_activation() const override { return int64_t(context) * config.embed_dim; }
   // The rms bound as the paper and its code compute it, for comparison: it divides by GELU's slope twice and takes many heads for one, so it is
   // below the truth for some weights (reference enforced_lipschitz.md 3.4, 3.5) and never enters ours. `overshoot` multiplies the norm of every matrix.

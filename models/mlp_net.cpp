@@ -12,20 +12,16 @@ MlpNet::MlpNet(const MlpConfig& config) : config(config) {
     const double factor = i > 0 && config.parts.activation == Activation::gelu_scaled ? 1 / gelu_divisor : 1;
     layers.emplace_back(root / "layers" / i, in, out, true, root.init().matrix(), factor);
   }
-}
-
-Tensor MlpNet::forward(const Tensor& patches, const Mode& mode) const {
-  Tensor x = patches.view({patches.dim(0), patches.dim(2)});   // [B, in]
-  for (size_t i = 0; i < layers.size(); i++) {
-    x = i + 1 < layers.size() ? layers[i].with(config.parts.activation, x) : layers[i](x);
-    mode.note(layers[i].name, x);
+  for (int i = 0; i < config.layers; i++) {
+    const Linear& layer = layers[i];
+    const bool last = i + 1 == config.layers;
+    stages.push_back({layer.name,
+                      [this, &layer, last](const Tensor& x, const Mode&) {
+                        const Tensor rows = x.view({x.dim(0), layer.in});   // the image comes as one patch [B, 1, in]
+                        return last ? layer(rows) : layer.with(this->config.parts.activation, rows);
+                      },
+                      [this, &layer, last](const Domain& in, BoundTrace& trace) {
+                        return last ? layer.bound(in, trace) : layer.with_bound(this->config.parts.activation, in, trace);
+                      }});
   }
-  return x;
-}
-
-Bound MlpNet::bound(double patch_radius, BoundTrace& trace) const {
-  Bound b = Bound::tokenwise(1, BoundKind::certified, layers[0].in, {1, layers[0].in, patch_radius});
-  for (size_t i = 0; i < layers.size(); i++)
-    b = then(b, i + 1 < layers.size() ? layers[i].with_bound(config.parts.activation, b.out, trace) : layers[i].bound(b.out, trace));
-  return b;
 }

@@ -15,7 +15,7 @@ struct MlpNet : Model {
   std::vector<Linear> layers;
 
   explicit MlpNet(const MlpConfig& config);
-  Tensor forward(const Tensor& patches, const Mode& mode) const override;
-  Bound bound(double patch_radius, BoundTrace& trace) const override;
+  Domain input_domain(double patch_radius) const override { return {1, layers[0].in, patch_radius}; }
+  const Linear& classifier() const override { return layers.back(); }
   int64_t widest_activation() const override { return std::max<int64_t>(layers[0].in, config.embed_dim); }
 };

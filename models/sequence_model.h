@@ -37,17 +37,20 @@ struct SequenceModel : Model {
     number_heads(all);
   }
 
-  // [B, 1, N, D] -> [B, 1, N, D]
-  Tensor run_blocks(Tensor x, const Mode& mode) const {
-    for (const TransformerBlock& block : blocks) {
-      x = mode.checkpoint_activations ? checkpoint([&](const Tensor& in) { return block(in, mode); }, x) : block(x, mode);
-      mode.note(block.name, x);
-    }
-    return x;
+  // Behind the stage that embeds: the blocks, the norm with what `features` takes of its tokens, the head.
+  void add_stages(std::function<Tensor(const Tensor&)> features, std::function<Bound(const Domain&, BoundTrace&)> features_bound) {
+    for (const TransformerBlock& block : blocks)
+      stages.push_back({block.name, [&block](const Tensor& x, const Mode& mode) { return block(x, mode); },
+                        [&block](const Domain& in, BoundTrace& trace) { return trace.note(block.name, "Block", block.bound(in, trace)); }, true});
+    stages.push_back({"norm",
+                      [this, features](const Tensor& x, const Mode& mode) {   // [B, 1, N, D]
+                        return features(norm(x.view({x.dim(0), x.dim(2), x.dim(3)}), mode));
+                      },
+                      [this, features_bound](const Domain& in, BoundTrace& trace) {
+                        const Bound b = norm.bound(in, trace);
+                        return then(b, features_bound(b.out, trace));
+                      }});
+    stages.push_back(stage_of(head));
   }
-  // What came before, then the blocks and the norm.
-  Bound blocks_bound(Bound b, BoundTrace& trace) const {
-    for (const TransformerBlock& block : blocks) b = then(b, trace.note(block.name, "Block", block.bound(b.out, trace)));
-    return then(b, norm.bound(b.out, trace));
-  }
+  const Linear& classifier() const override { return head; }
 };

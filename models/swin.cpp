@@ -17,14 +17,11 @@ SwinBlock::SwinBlock(const Scope& scope, const SwinConfig& config, int64_t width
 }
 
 Tensor SwinBlock::operator()(const Tensor& x, const Mode& mode) const {
-  const Tensor y = core(convs ? (*convs)(x, mode) : x, mode);
-  mode.note(name, y);
-  return y;
+  return core(convs ? (*convs)(x, mode) : x, mode);
 }
 
 Bound SwinBlock::bound(const Domain& in, BoundTrace& trace) const {
-  Bound b = Bound::tokenwise(1, BoundKind::certified, in.width, in);
-  if (convs) b = convs->bound(in, trace);
+  const Bound b = convs ? convs->bound(in, trace) : Bound::identity(in);
   return trace.note(name, "SwinBlock", then(b, core.bound(b.out, trace)));
 }
 
@@ -50,68 +47,54 @@ Swin::Swin(const SwinConfig& config) : config(config) {
     if (side % window != 0)
       fail(Exit::config, "stage ", s, " has a ", side, " x ", side, " map, which windows of ", window,
            " do not tile: change model.img_size or model.window_size");
-    Stage stage;
+    Level level;
     for (int i = 0; i < config.depths[s]; i++, block_index++) {
       const double drop = total > 1 ? config.drop_path_rate * block_index / (total - 1) : 0;
-      stage.blocks.emplace_back(scope / "blocks" / i, config, width, side, heads, config.shift_windows && i % 2 == 1, drop);
+      level.blocks.emplace_back(scope / "blocks" / i, config, width, side, heads, config.shift_windows && i % 2 == 1, drop);
     }
     if (s + 1 < config.depths.size()) {
       if (side % 2 != 0) fail(Exit::config, "stage ", s, " has a ", side, " x ", side, " map, which cannot be halved: change model.img_size or model.depths");
-      stage.downsample = std::make_unique<PatchMerging>(scope / "downsample", width, config.parts.norm, config.merge_bias);
+      level.downsample = std::make_unique<PatchMerging>(scope / "downsample", width, config.parts.norm, config.merge_bias);
       width *= 2;
       side /= 2;
     }
-    stages.push_back(std::move(stage));
+    levels.push_back(std::move(level));
   }
   norm = Norm(root / "norm", width, config.parts.norm);
   head = Linear(root / "head", width, num_classes, true, root.init().classifier());
   std::vector<Attention*> all;
-  for (Stage& stage : stages)
-    for (SwinBlock& block : stage.blocks) all.push_back(&block.core.attn);
+  for (Level& level : levels)
+    for (SwinBlock& block : level.blocks) all.push_back(&block.core.attn);
   number_heads(all);
+  add_stages();
 }
 
-Tensor Swin::forward(const Tensor& patches, const Mode& mode) const {
-  const int64_t batch = patches.dim(0), side = img_size / input_patch;
-  Tensor x = patch_embed(patches, mode).view({batch, side, side, config.embed_dim});   // [B, H, W, C]
-  mode.note("patch_embed", x);
-  for (const Stage& stage : stages) {
-    for (const SwinBlock& block : stage.blocks)
-      x = mode.checkpoint_activations ? checkpoint([&](const Tensor& in) { return block(in, mode); }, x) : block(x, mode);
-    if (!stage.downsample) continue;
-    x = (*stage.downsample)(x, mode);
-    mode.note(stage.downsample->name, x);
+void Swin::add_stages() {
+  stages.push_back({"patch_embed",
+                    [this](const Tensor& patches, const Mode& mode) {
+                      const int64_t side = img_size / input_patch;
+                      return patch_embed(patches, mode).view({patches.dim(0), side, side, config.embed_dim});   // [B, H, W, C]
+                    },
+                    [this](const Domain& in, BoundTrace& trace) { return patch_embed.bound(in, trace); }});
+  for (const Level& level : levels) {
+    for (const SwinBlock& block : level.blocks) stages.push_back(stage_of(block.name, block, true));
+    if (level.downsample) stages.push_back(stage_of(level.downsample->name, *level.downsample));
   }
-  x = norm(x.view({batch, x.dim(1) * x.dim(2), x.dim(3)}), mode);
-  const Tensor pooled = mean_tokens(x);
-  const Tensor logits = head(pooled);
-  mode.note("head", logits);
-  return logits;
-}
-
-Bound Swin::bound(double patch_radius, BoundTrace& trace) const {
-  const int64_t side = img_size / input_patch;
-  Bound b = patch_embed.bound({side * side, int64_t(in_chans) * input_patch * input_patch, patch_radius}, trace);
-  for (const Stage& stage : stages) {
-    for (const SwinBlock& block : stage.blocks) b = then(b, block.bound(b.out, trace));
-    if (stage.downsample) b = then(b, stage.downsample->bound(b.out, trace));
-  }
-  b = then(b, norm.bound(b.out, trace));
-  b = then(b, mean_tokens_bound(b.out, trace));
-  return then(b, head.bound(b.out, trace));
+  stages.push_back(mean_stage(norm));
+  stages.push_back(stage_of(head));
 }
 
 std::vector<const Attention*> Swin::attentions() const {
   std::vector<const Attention*> all;
-  for (const Stage& stage : stages)
-    for (const SwinBlock& block : stage.blocks) all.push_back(&block.core.attn);
+  for (const Level& level : levels)
+    for (const SwinBlock& block : level.blocks) all.push_back(&block.core.attn);
   return all;
 }
 
 std::vector<const ResidualBranch*> Swin::branches() const {
   std::vector<const ResidualBranch*> all;
-  for (const Stage& stage : stages)
-    for (const SwinBlock& block : stage.blocks) {
+  for (const Level& level : levels)
+    for (const SwinBlock& block : level.blocks) {
       if (block.convs) all.insert(all.end(), {&block.convs->branch1, &block.convs->branch2});
       all.insert(all.end(), {&block.core.branch1, &block.core.branch2});
     }
@@ -121,9 +104,9 @@ std::vector<const ResidualBranch*> Swin::branches() const {
 // The head reads the last norm through a mean.
 std::vector<NormFold> Swin::norm_folds() const {
   std::vector<NormFold> all{patch_embed.norm_fold()};
-  for (const Stage& stage : stages) {
-    for (const SwinBlock& block : stage.blocks) block.core.add_norm_folds(all);
-    if (stage.downsample) all.push_back(stage.downsample->norm_fold());
+  for (const Level& level : levels) {
+    for (const SwinBlock& block : level.blocks) block.core.add_norm_folds(all);
+    if (level.downsample) all.push_back(level.downsample->norm_fold());
   }
   all.push_back({&norm, {&head.weight}});
   return all;

@@ -33,20 +33,26 @@ struct SwinBlock {
 struct Swin : Model {
   SwinConfig config;
   PatchEmbed patch_embed;
-  struct Stage {
+  struct Level {
     std::vector<SwinBlock> blocks;
     std::unique_ptr<PatchMerging> downsample;
   };
-  std::vector<Stage> stages;
+  std::vector<Level> levels;   // the paper's stages: blocks on a map of one size
   Norm norm;
   Linear head;
 
   // The parameters are laid out; store.finalize draws them.
   explicit Swin(const SwinConfig& config);
-  Tensor forward(const Tensor& patches, const Mode& mode) const override;
-  Bound bound(double patch_radius, BoundTrace& trace) const override;
+  Domain input_domain(double patch_radius) const override {
+    const int64_t side = img_size / input_patch;
+    return {side * side, int64_t(in_chans) * input_patch * input_patch, patch_radius};
+  }
+  const Linear& classifier() const override { return head; }
   int64_t widest_activation() const override { return int64_t(img_size / input_patch) * (img_size / input_patch) * config.embed_dim; }
   std::vector<const Attention*> attentions() const override;
   std::vector<const ResidualBranch*> branches() const override;
   std::vector<NormFold> norm_folds() const override;
+
+ private:
+  void add_stages();
 };

@@ -67,58 +67,48 @@ T2tVit::T2tVit(const T2tConfig& config) : config(config) {
   pos_embed = root.buffer("pos_embed", {1, count, width}, Init{Init::sinusoid}, true, true);
   const AttentionPlace place{.heads = config.num_heads, .window_height = 1, .window_width = int(count), .qkv_bias = config.qkv_bias};
   add_blocks(root, config, NormPosition::pre, place, 1);
+  add_token_stages(count);
+  add_stages([](const Tensor& x) { return select_token(x, 0); }, [](const Domain& in, BoundTrace&) { return select_token_bound(in); });
 }
 
-Tensor T2tVit::forward(const Tensor& pixels, const Mode& mode) const {
-  const int64_t batch = pixels.dim(0), width = config.embed_dim;
-  int64_t side = img_size;
-  Tensor x = pixels;   // [B, side * side, C]
-  const auto soft_split = [&](int i) {
+// Each soft split is unfolded into the stage behind it.
+void T2tVit::add_token_stages(int64_t tokens) {
+  int64_t map_side = img_size;
+  const auto splitter = [&](int i) {   // [B, side * side, C] -> [B, side'^2, C K K]
     const Split s = split(i);
-    x = unfold(x.view({batch, side, side, x.dim(2)}), s.kernel, s.stride, s.padding);
-    side = s.side(side);
+    const int64_t side = map_side;
+    map_side = s.side(side);
+    return [s, side](const Tensor& x) { return unfold(x.view({x.dim(0), side, side, x.size() / (x.dim(0) * side * side)}), s.kernel, s.stride, s.padding); };
   };
-  soft_split(0);
-  x = attention1(x, mode);
-  mode.note(attention1.name, x);
-  soft_split(1);
-  x = attention2(x, mode);
-  mode.note(attention2.name, x);
-  soft_split(2);
-  const int64_t tokens = side * side + 1;
-  const Tensor embedded = prepend_token(project(x), cls_token().view({width}));   // [B, N + 1, D]
-  x = add_bias(embedded.view({batch, tokens * width}), pos_embed().view({tokens * width})).view({batch, 1, tokens, width});
-  mode.note("tokens_to_token", x);
-  x = run_blocks(x, mode);
-  x = norm(x.view({batch, tokens, width}), mode);
-  const Tensor logits = head(select_token(x, 0));
-  mode.note("head", logits);
-  return logits;
-}
-
-Bound T2tVit::bound(double pixel_radius, BoundTrace& trace) const {
-  const int64_t width = config.embed_dim;
-  int64_t side = img_size;
-  Bound b = Bound::tokenwise(1, BoundKind::certified, in_chans, {side * side, in_chans, pixel_radius});
-  const auto soft_split = [&](int i) {   // as in OverlapConv
+  // As in OverlapConv: a token lies in at most ceil(K/S)^2 patches, and a patch is at most K times as long as its longest token.
+  const auto split_bound = [](const Domain& in, int i, int64_t side) {
     const Split s = split(i);
-    side = s.side(side);
-    Bound copies = Bound::of(std::ceil(double(s.kernel) / s.stride), BoundKind::certified,
-                             {side * side, b.out.width * s.kernel * s.kernel, s.kernel * b.out.radius});
-    copies.rms = 1;
-    b = then(b, copies);
+    const Domain out{s.side(side) * s.side(side), in.width * s.kernel * s.kernel, s.kernel * in.radius};
+    return Bound::of(std::ceil(double(s.kernel) / s.stride), BoundKind::certified, out, 1);
   };
-  soft_split(0);
-  b = then(b, attention1.bound(b.out, trace));
-  soft_split(1);
-  b = then(b, attention2.bound(b.out, trace));
-  soft_split(2);
-  b = then(b, project.bound(b.out, trace));
-  b.out.tokens++;
-  b.out.radius = std::max(b.out.radius, trace.norms.row_length(cls_token)) + std::sqrt(double(width) / 2);   // a sinusoid position is as long as that
-  b = blocks_bound(b, trace);
-  b = then(b, Bound::tokenwise(1, BoundKind::certified, width, {1, width, b.out.radius}));
-  return then(b, head.bound(b.out, trace));
+  for (int i = 0; i < 2; i++) {
+    const TokenPerformer& performer = i == 0 ? attention1 : attention2;
+    const int64_t side = map_side;
+    stages.push_back({performer.name, [&performer, cut = splitter(i)](const Tensor& x, const Mode& mode) { return performer(cut(x), mode); },
+                      [&performer, split_bound, i, side](const Domain& in, BoundTrace& trace) {
+                        const Bound cut = split_bound(in, i, side);
+                        return then(cut, performer.bound(cut.out, trace));
+                      }});
+  }
+  const int64_t side = map_side, width = config.embed_dim;
+  stages.push_back({"tokens_to_token",
+                    [this, tokens, width, cut = splitter(2)](const Tensor& x, const Mode&) {
+                      const Tensor embedded = prepend_token(project(cut(x)), cls_token().view({width}));   // [B, N + 1, D]
+                      return add_bias(embedded.view({x.dim(0), tokens * width}), pos_embed().view({tokens * width})).view({x.dim(0), 1, tokens, width});
+                    },
+                    [this, split_bound, side, width](const Domain& in, BoundTrace& trace) {
+                      const Bound cut = split_bound(in, 2, side);
+                      Bound b = then(cut, project.bound(cut.out, trace));
+                      b.out.tokens++;
+                      // A sinusoid position has length sqrt(D / 2).
+                      b.out.radius = std::max(b.out.radius, Real(trace.norms.row_length(cls_token))) + std::sqrt(Real(width) / 2);
+                      return b;
+                    }});
 }
 
 std::vector<NormFold> T2tVit::norm_folds() const {

@@ -37,8 +37,7 @@ struct T2tVit : SequenceModel {
   Buffer pos_embed;      // [1, N + 1, D], sinusoids
 
   explicit T2tVit(const T2tConfig& config);
-  Tensor forward(const Tensor& pixels, const Mode& mode) const override;
-  Bound bound(double pixel_radius, BoundTrace& trace) const override;
+  Domain input_domain(double pixel_radius) const override { return {int64_t(img_size) * img_size, in_chans, pixel_radius}; }
   int64_t widest_activation() const override { return split(0).side(img_size) * split(0).side(img_size) * in_chans * 49; }
   std::vector<NormFold> norm_folds() const override;
 
@@ -47,5 +46,6 @@ struct T2tVit : SequenceModel {
     int kernel, stride, padding;
     int64_t side(int64_t s) const { return (s + 2 * padding - kernel) / stride + 1; }
   };
+  void add_token_stages(int64_t tokens);
   static Split split(int i) { return i == 0 ? Split{7, 4, 2} : Split{3, 2, 1}; }
 };

@@ -16,30 +16,22 @@ Vit::Vit(const VitConfig& config) : config(config) {
   patch_embed = PatchEmbed(root / "patch_embed", in_chans, width, input_patch, {NormKind::none});
   const AttentionPlace place{.heads = config.num_heads, .window_height = 1, .window_width = int(tokens), .qkv_bias = config.qkv_bias};
   add_blocks(root, config, config.norm_position, place, config.logit_scale);
-}
-
-Tensor Vit::forward(const Tensor& patches, const Mode& mode) const {
-  const int64_t batch = patches.dim(0), width = config.embed_dim, tokens = pos_embed.raw().dim(1);
-  const Tensor embedded = prepend_token(patch_embed(patches, mode), cls_token().view({width}));   // [B, N + 1, D]
-  Tensor x = add_bias(embedded.view({batch, tokens * width}), pos_embed().view({tokens * width})).view({batch, 1, tokens, width});
-  mode.note("patch_embed", x);
-  x = run_blocks(x, mode);
-  x = norm(x.view({batch, tokens, width}), mode);
-  const Tensor logits = head(select_token(x, 0));
-  mode.note("head", logits);
-  return logits;
+  stages.push_back({"patch_embed", [this](const Tensor& x, const Mode& mode) { return embed(x, mode); },
+                    [this](const Domain& in, BoundTrace& trace) { return embed_bound(in, trace); }});
+  add_stages([](const Tensor& x) { return select_token(x, 0); }, [](const Domain& in, BoundTrace&) { return select_token_bound(in); });
 }
 
 // A further token and positions are constants: they move no two inputs apart, but make tokens longer.
-Bound Vit::bound(double patch_radius, BoundTrace& trace) const {
-  const int64_t side = img_size / input_patch, width = config.embed_dim;
-  Bound b = patch_embed.bound({side * side, int64_t(in_chans) * input_patch * input_patch, patch_radius}, trace);
+Tensor Vit::embed(const Tensor& patches, const Mode& mode) const {
+  const int64_t batch = patches.dim(0), width = config.embed_dim, tokens = pos_embed.raw().dim(1);
+  const Tensor embedded = prepend_token(patch_embed(patches, mode), cls_token().view({width}));   // [B, N + 1, D]
+  return add_bias(embedded.view({batch, tokens * width}), pos_embed().view({tokens * width})).view({batch, 1, tokens, width});
+}
+Bound Vit::embed_bound(const Domain& in, BoundTrace& trace) const {
+  Bound b = patch_embed.bound(in, trace);
   b.out.tokens++;
-  b.out.radius = std::max(b.out.radius, trace.norms.row_length(cls_token)) + trace.norms.row_length(pos_embed);
-  b = blocks_bound(b, trace);
-  // One token of them all: constant 1.
-  b = then(b, Bound::tokenwise(1, BoundKind::certified, width, {1, width, b.out.radius}));
-  return then(b, head.bound(b.out, trace));
+  b.out.radius = std::max(b.out.radius, Real(trace.norms.row_length(cls_token))) + trace.norms.row_length(pos_embed);
+  return b;
 }
 
 std::vector<NormFold> Vit::norm_folds() const {

@@ -19,8 +19,14 @@ struct Vit : SequenceModel {
   Parameter cls_token, pos_embed;   // [1, 1, D], [1, N + 1, D]
 
   explicit Vit(const VitConfig& config);
-  Tensor forward(const Tensor& patches, const Mode& mode) const override;
-  Bound bound(double patch_radius, BoundTrace& trace) const override;
+  Domain input_domain(double patch_radius) const override {
+    const int64_t side = img_size / input_patch;
+    return {side * side, int64_t(in_chans) * input_patch * input_patch, patch_radius};
+  }
   int64_t widest_activation() const override { return pos_embed.raw().size(); }
   std::vector<NormFold> norm_folds() const override;
+
+ private:
+  Tensor embed(const Tensor& patches, const Mode& mode) const;   // [B, N, in*P*P] -> [B, 1, N + 1, D]
+  Bound embed_bound(const Domain& in, BoundTrace& trace) const;
 };

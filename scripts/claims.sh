@@ -28,20 +28,20 @@ table() {
   printf '%-34s %8s %8s %9s %9s %9s %9s %12s %12s %s\n' run top1 loss H.min H.last floor.ok sigma.max bound.max promised events
   for path in "${names[@]}"; do
     local promised
-    promised=$(grep -o '"promised_bound_rms": [^,}]*' "$path/ledger.json" | sed 's/.*: //')
+    promised=$(grep -o '"log10_promised_bound_rms": [^,}]*' "$path/ledger.json" | sed 's/.*: //')
     awk -F, -v run="$(basename "$path")" -v promised="$promised" '
       FNR == 1 { file++; delete column; for (i = 1; i <= NF; i++) { column[$i] = i; name[file, i] = $i }; columns[file] = NF; next }
       file == 1 { top1 = 100 * $(column["top1"]) }
-      file == 2 { loss[n++] = $(column["loss"]); b = $(column["bound_rms"]); if (b + 0 == b && b != "inf" && b > bound) bound = b }
+      file == 2 { loss[n++] = $(column["loss"]); b = $(column["log10_bound_rms"]); if (b != "inf" && b != "nan" && (bound == "" || b > bound)) bound = b }
       file == 3 { m = $2; for (i = 3; i <= NF; i++) if ($i < m) m = $i; last = m; if (least == "" || m < least) least = m
-                  for (i = 2; i <= NF; i++) { l = name[file, i]; sub(/\.[0-9]+$/, "", l); sum[$1, l] += $i; count[$1, l]++ } }
-      file == 4 { for (i = 2; i <= NF; i++) { l = name[file, i]; floors++; if (sum[$1, l] / count[$1, l] >= $i) kept++ } }
+                  for (i = 2; i <= NF; i++) entropy[$1, name[file, i]] = $i }
+      file == 4 { for (i = 2; i <= NF; i++) { floors++; if (entropy[$1, name[file, i]] >= $i) kept++ } }
       file == 5 { for (i = 2; i <= NF; i++) if (name[file, i] ~ /^sigma\./ && $i > sigma) sigma = $i }
       file == 6 { events = events $(column["kind"]) " " }
       END { for (i = n > 50 ? n - 50 : 0; i < n; i++) { s += loss[i]; k++ }
             above = floors ? (kept == floors ? "yes" : "NO") : "-"
             printf "%-34s %8.2f %8.4f %9.4f %9.4f %9s %9.2f %12s %12s %s\n", run, top1, s / k, least, last, above, sigma,
-                   bound ? sprintf("%.4g", bound) : "-", promised == "null" ? "-" : sprintf("%.4g", promised), events }
+                   bound == "" ? "-" : sprintf("1e%.3f", bound), promised == "null" ? "-" : sprintf("1e%.3f", promised), events }
     ' "$path/epochs.csv" "$path/steps.csv" "$path/entropy.csv" "$path/entropy_floor.csv" "$path/norms.csv" "$path/events.csv"
   done
   "$lipsgrad" report "${names[@]}" --output "$folder/$claim.html" >/dev/null && echo "side by side: $folder/$claim.html"

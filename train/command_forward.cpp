@@ -6,7 +6,7 @@
 #include <fmt/format.h>
 
 #include "train/commands.h"
-#include "train/ledger.h"
+#include "train/model_bounds.h"
 #include "train/weights.h"
 
 namespace {
@@ -104,7 +104,7 @@ int run_forward(const ForwardOptions& options) {
   training.norms->iterate(training.workers, 200);
   for (size_t i = 0; i < store.parameters().size(); i++)
     if (training.norms->has(int(i))) put_numbers("sigma." + store.parameters()[i].name, {1}, {training.norms->sigma(int(i))});
-  put_numbers("bound", {1}, {bound_model(training).layers.back().bound.lipschitz});
+  put_numbers("bound", {1}, {double(bound_model(training, *training.norms).network.lipschitz)});
 
   if (options.steps > 0) {
     std::vector<double> losses;

@@ -4,8 +4,8 @@
 
 #include "models/gpt.h"
 #include "train/commands.h"
-#include "train/ledger.h"
 #include "train/load_model.h"
+#include "train/model_bounds.h"
 #include "train/promised_norms.h"
 
 namespace {
@@ -16,6 +16,8 @@ int64_t parameters_below(const ParameterStore& store, const std::string& layer) 
     if (info.name.starts_with(layer + ".")) n += info.size();
   return n;
 }
+
+nlohmann::json log10_or_null(Real x) { return std::isfinite(x) ? nlohmann::json(double(std::log10(x))) : nlohmann::json(); }
 
 }  // namespace
 
@@ -36,33 +38,34 @@ int run_summary(const SummaryOptions& options) {
   training.spectral->iterate(training.workers, false);
   training.model->forward(input, mode);
   const int64_t macs = profile.macs();
-  const BoundTrace bounds = bound_model(training);
-  const Bound& network = bounds.layers.back().bound;
+  const ModelBound bound = bound_model(training, *training.norms);
+  const Bound& network = bound.network;
 
   int64_t frozen = 0;   // what PyTorch counts as parameters that do not learn
   for (const BufferInfo& info : store.buffers()) frozen += info.frozen ? info.shape.size() : 0;
   nlohmann::json json{{"parameters", store.count() + frozen}, {"parameters_frozen", frozen}, {"macs", macs}, {"heads", training.model->heads()},
                       {"bound", {{"kind", name_of(network.kind)}, {"blame", network.blame}}}};
-  const double promised = promised_bound(training);
-  json["bound"]["promised_rms"] = std::isfinite(promised) ? nlohmann::json(promised) : nlohmann::json();
-  json["bound"]["rms"] = std::isfinite(network.rms) ? nlohmann::json(network.rms) : nlohmann::json();
-  json["bound"]["l2"] = network.kind == BoundKind::unbounded ? nlohmann::json() : nlohmann::json(network.lipschitz);
+  const Real promised = promised_bound(training);
+  json["bound"]["log10_promised_rms"] = log10_or_null(promised);
+  json["bound"]["log10_rms"] = log10_or_null(network.rms);
+  json["bound"]["log10_l2"] = log10_or_null(network.lipschitz);
+  json["bound"]["tree"] = to_json(*network.tree);
   int64_t decayed = 0;
   for (const ParameterInfo& info : store.parameters()) decayed += info.decays() ? info.size() : 0;
   json["parameters_decayed"] = decayed;
   if (!options.json) fmt::print("{:<28}{:<20}{:>14}{:>16}{:>14}\n", "layer", "output", "parameters", "MACs", "bound");
   for (const LayerTrace& layer : shapes) {
-    double bound = NAN;
-    for (const auto& b : bounds.layers)
-      if (b.name == layer.name) bound = b.bound.lipschitz;
+    Real own = NAN;
+    for (const auto& b : bound.trace.layers)
+      if (b.name == layer.name) own = b.bound.lipschitz;
     int64_t layer_macs = 0;
     for (const auto& [name, n] : profile.layer_macs)
       if (name == layer.name || name.starts_with(layer.name + ".")) layer_macs += n;
     const int64_t parameters = parameters_below(store, layer.name);
     if (!options.json)
-      fmt::print("{:<28}{:<20}{:>14}{:>16}{:>14.6g}\n", layer.name, str(layer.out), fmt::format("{:L}", parameters), layer_macs, bound);
+      fmt::print("{:<28}{:<20}{:>14}{:>16}{:>14.6g}\n", layer.name, str(layer.out), fmt::format("{:L}", parameters), layer_macs, own);
     json["layers"].push_back({{"name", layer.name}, {"output", layer.out.dims()}, {"parameters", parameters}, {"macs", layer_macs},
-                              {"bound", std::isfinite(bound) ? nlohmann::json(bound) : nlohmann::json()}});
+                              {"log10_bound", log10_or_null(own)}});
   }
   if (options.json) {
     fmt::print("{}\n", json.dump());

@@ -166,7 +166,7 @@ json overview(const RunTables& run, const InspectOptions& options) {
   for (const char* name : {"step", "epoch", "samples", "loss", "lr", "grad_norm", "images_per_s"}) {
     out[name] = or_null(number_at(run.steps, name, step_row));
   }
-  out["bound"] = or_null(number_at(run.steps, "bound_l2", step_row));
+  out["log10_bound"] = or_null(number_at(run.steps, "log10_bound_l2", step_row));
   out["bound_kind"] = text_at(run.steps, "bound_kind", step_row);
   out["bound_blame"] = text_at(run.steps, "bound_blame", step_row);
   out["eval_epoch"] = or_null(number_at(run.epochs, "epoch", epoch_row));
@@ -200,12 +200,19 @@ std::string number(double value) {
   return fmt::format("{:.4g}", value);
 }
 
+// 10^x in four digits, however large.
+std::string power_of_ten(double x) {
+  if (x < 300) return number(std::pow(10, x));
+  const double whole = std::floor(x);
+  return fmt::format("{:.3f}e+{:.0f}", std::pow(10, x - whole), whole);
+}
+
 std::string overview_text(const json& all) {
   const auto show = [&](const char* key) {
     return all[key].is_number() ? number(all[key].get<double>()) : std::string("-");
   };
   const std::string kind = all["bound_kind"], blame = all["bound_blame"];
-  std::string bound = show("bound") + (kind.empty() ? "" : " (" + kind + ")");
+  std::string bound = (all["log10_bound"].is_number() ? power_of_ten(all["log10_bound"]) : "-") + (kind.empty() ? "" : " (" + kind + ")");
   if (kind == "unbounded") bound = "unbounded, because of " + (blame.empty() ? "an unnamed layer" : blame);
   const bool not_finite = all["step"].is_number() && !all["loss"].is_number();
   std::string text = fmt::format("{}\n", all["run"].get<std::string>());

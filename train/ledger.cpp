@@ -6,19 +6,9 @@
 
 #include "engine/durable_file.h"
 #include "train/csv_read.h"
-#include "train/promised_norms.h"
+#include "train/model_bounds.h"
 
 namespace {
-
-// The longest a normalised patch can be: every pixel at the end of [0, 1] that lies farther from the mean.
-double patch_radius(const Recipe& recipe, int patch) {
-  double squares = 0;
-  for (size_t c = 0; c < recipe.augment.mean.size(); c++) {
-    const double mean = recipe.augment.mean[c], far = std::max(std::abs(mean), std::abs(1 - mean)) / recipe.augment.std[c];
-    squares += far * far * patch * patch;
-  }
-  return std::sqrt(squares);
-}
 
 std::vector<std::string> with_step(std::vector<std::string> columns) {
   columns.insert(columns.begin(), "step");
@@ -27,23 +17,6 @@ std::vector<std::string> with_step(std::vector<std::string> columns) {
 
 }  // namespace
 
-BoundTrace bound_model(const Training& training) {
-  BoundTrace trace{*training.norms, {}, training.temperature};
-  const Bound network = training.model->bound(patch_radius(training.recipe, training.model->input_patch), trace);
-  trace.note("network", "Network", network);
-  return trace;
-}
-
-double promised_bound(const Training& training) {
-  static const std::vector<std::string> promising{"spectral_normalize", "stiefel", "spectral_soft_cap", "spectral_hard_cap"};
-  const ConstraintRecipe& constraint = training.recipe.constraint;
-  const bool promises = std::find(promising.begin(), promising.end(), constraint.method) != promising.end();
-  if (!promises || !PromisedNorms::covers(training.model->store)) return std::numeric_limits<double>::infinity();
-  const PromisedNorms norms(constraint.sigma_max);
-  BoundTrace trace{norms, {}, training.temperature};
-  return training.model->bound(patch_radius(training.recipe, training.model->input_patch), trace).rms;
-}
-
 Ledger::Ledger(const RunPaths& paths, Training& training, std::optional<int64_t> first_step)
     : training_(training), tensorboard_(paths.root, first_step), history_(training.model->store), attentions_(training.model->attentions()) {
   const ParameterStore& store = training.model->store;
@@ -51,12 +24,12 @@ Ledger::Ledger(const RunPaths& paths, Training& training, std::optional<int64_t>
     return std::make_unique<CsvTable>(first_step ? CsvTable::resume(path, std::move(columns), *first_step)
                                                  : CsvTable::create(path, std::move(columns)));
   };
-  steps_ = table(paths.steps(), {"step", "epoch", "samples", "loss", "lr", "grad_norm", "images_per_s", "data_wait", "bound_l2",
-                                 "bound_kind", "bound_blame", "bound_rms"});
+  steps_ = table(paths.steps(), {"step", "epoch", "samples", "loss", "lr", "grad_norm", "images_per_s", "data_wait", "log10_bound_l2",
+                                 "bound_kind", "bound_blame", "log10_bound_rms"});
   const CsvData before = read_csv(paths.steps(), {"bound_kind", "bound_blame"});
   if (before.rows > 0) {
-    network_lipschitz_ = before.numbers("bound_l2").back();
-    network_rms_ = before.numbers("bound_rms").back();
+    log10_l2_ = before.numbers("log10_bound_l2").back();
+    log10_rms_ = before.numbers("log10_bound_rms").back();
     network_kind_ = before.texts("bound_kind").back();
     network_blame_ = before.texts("bound_blame").back();
   }
@@ -65,17 +38,17 @@ Ledger::Ledger(const RunPaths& paths, Training& training, std::optional<int64_t>
 
   nlohmann::json about;
   std::vector<std::string> layers, heads, norms;
-  for (const auto& layer : bound_model(training).layers) {
+  const ModelBound start = bound_model(training, *training.norms);
+  for (const auto& layer : start.trace.layers) {
     layers.push_back(layer.name);
     about["layers"].push_back({{"name", layer.name}, {"kind", layer.kind}});
   }
-  std::vector<std::string> floors;
+  about["tree"] = to_json(*start.network.tree);
   for (const Attention* a : attentions_) {
     for (int h = 0; h < a->place.heads; h++) heads.push_back(a->name + "." + std::to_string(h));
     about["entropy_max"][a->name] = std::log(double(a->tokens()));
-    floors.push_back(a->name);
   }
-  about["promised_bound_rms"] = promised_bound(training);   // null where there is none
+  about["log10_promised_bound_rms"] = double(std::log10(promised_bound(training)));   // null where there is none
   for (size_t i = 0; i < store.parameters().size(); i++)
     if (training.norms->has(int(i))) weights_.push_back(int(i));
   for (const int i : weights_) norms.push_back("sigma." + store.parameters()[i].name);
@@ -89,7 +62,7 @@ Ledger::Ledger(const RunPaths& paths, Training& training, std::optional<int64_t>
       norms.push_back(store.buffers()[i].name);
     }
   lipschitz_ = table(paths.lipschitz(), with_step(layers));
-  entropy_floor_ = table(paths.entropy_floor(), with_step(floors));
+  entropy_floor_ = table(paths.entropy_floor(), with_step(heads));
   if (!history_.columns().empty()) pnac_ = table(paths.pnac(), with_step(history_.columns()));
   entropy_ = table(paths.entropy(), with_step(heads));
   norms_ = table(paths.norms(), with_step(norms));
@@ -102,7 +75,7 @@ void Ledger::before_update(int64_t step, const StepResult& result) {
   if (training_.recipe.ledger.every > 1) training_.norms->iterate(training_.workers, training_.recipe.ledger.power_iterations);
   entropy_floors_.clear();
   for (const Attention* a : attentions_)
-    entropy_floors_.push_back(a->entropy_floor(*training_.norms, result.entropies.input_squares[a->index], training_.temperature));
+    for (const double floor : a->entropy_floors(*training_.norms, result.entropies.inputs[a->index], training_.temperature)) entropy_floors_.push_back(floor);
 }
 
 void Ledger::step(const StepRow& row, const StepResult& result) {
@@ -114,14 +87,13 @@ void Ledger::step(const StepRow& row, const StepResult& result) {
   if (is_full(row.step)) {
     training_.norms->iterate(training_.workers, training_.recipe.ledger.power_iterations);
     training_.spectral->iterate(training_.workers, false);   // the update moved gamma and sigma
-    const BoundTrace trace = bound_model(training_);
-    const Bound& network = trace.layers.back().bound;
-    network_lipschitz_ = network.lipschitz;
-    network_rms_ = network.rms;
-    network_kind_ = name_of(network.kind);
-    network_blame_ = network.blame;
+    const ModelBound bound = bound_model(training_, *training_.norms);
+    log10_l2_ = double(std::log10(bound.network.lipschitz));
+    log10_rms_ = double(std::log10(bound.network.rms));
+    network_kind_ = name_of(bound.network.kind);
+    network_blame_ = bound.network.blame;
     lipschitz_->add(row.step);
-    for (const auto& layer : trace.layers) lipschitz_->add(layer.bound.lipschitz);
+    for (const auto& layer : bound.trace.layers) lipschitz_->add(double(layer.bound.lipschitz));
     lipschitz_->end_row();
 
     norms_->add(row.step);
@@ -137,7 +109,7 @@ void Ledger::step(const StepRow& row, const StepResult& result) {
     entropy_floor_->add(row.step).add_all(entropy_floors_).end_row();
   }
   steps_->add(row.step).add(row.epoch).add(row.samples).add(result.loss).add(row.lr).add(result.gradient.total).add(row.images_per_s)
-      .add(row.data_wait).add(network_lipschitz_).add(network_kind_).add(network_blame_).add(network_rms_).end_row();
+      .add(row.data_wait).add(log10_l2_).add(network_kind_).add(network_blame_).add(log10_rms_).end_row();
   write_tensorboard(row, result, entropies);
 }
 
@@ -155,7 +127,7 @@ void Ledger::write_entropies(const StepRow& row, const StepResult& result, std::
 // The main curves at every step; the mean entropy of each attention layer every tenth, which is what a browser can still draw.
 void Ledger::write_tensorboard(const StepRow& row, const StepResult& result, const std::vector<double>& entropies) {
   std::vector<Scalar> scalars{{"train/loss", float(result.loss)}, {"train/lr", float(row.lr)}, {"train/grad_norm", float(result.gradient.total)},
-                              {"train/images_per_s", float(row.images_per_s)}, {"lipschitz/log10_network", float(std::log10(network_lipschitz_))}};
+                              {"train/images_per_s", float(row.images_per_s)}, {"lipschitz/log10_network", float(log10_l2_)}};
   std::vector<std::string> tags;
   tags.reserve(attentions_.size());
   if (!entropies.empty() && row.step % 10 == 0)

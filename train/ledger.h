@@ -22,11 +22,6 @@ struct EpochRow {
   int64_t damaged = 0;
 };
 
-// The bound of the model's map as it stands, for pixels in [0, 1] normalised as the recipe says; the last layer is "network".
-BoundTrace bound_model(const Training& training);
-// The rms bound that the recipe's constraint promises, whatever the weights become; infinite where it promises none.
-double promised_bound(const Training& training);
-
 class Ledger {
  public:
   // first_step: set when a run is resumed; later rows are dropped and the tables go on from there.
@@ -54,7 +49,7 @@ class Ledger {
   std::vector<int> counters_;  // buffers that count filtered steps
   std::vector<int> weights_;   // parameters that have a spectral norm
   // The network's bound as it was last measured, which the rows of steps.csv repeat until the next time.
-  double network_lipschitz_ = std::numeric_limits<double>::quiet_NaN(), network_rms_ = network_lipschitz_;
+  double log10_l2_ = std::numeric_limits<double>::quiet_NaN(), log10_rms_ = log10_l2_;
   std::string network_kind_, network_blame_;
   std::vector<double> entropy_floors_;   // of the row to come
   double entropy_mean_ = 0;

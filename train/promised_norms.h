@@ -7,13 +7,16 @@ struct PromisedNorms : NormSource {
   double sigma_max;
   explicit PromisedNorms(double sigma_max) : sigma_max(sigma_max) {}
 
-  // |W|_2 <= sigma_max sqrt(out / in). Held in g groups of rows, each is within sigma_max sqrt(out / (g in)) and their stack within sqrt g times it.
+  BoundKind kind() const override { return BoundKind::certified; }
+  // |W|_2 <= sigma_max sqrt(out / in). Held in g groups of rows, each is within sigma_max sqrt(out / (g in)), their stack within sqrt g times it,
+  // and a block is part of a group.
   double sigma(const Parameter& weight) const override {
-    const ParameterInfo& info = weight.store->parameters()[weight.index];
+    const ParameterInfo& info = weight.info();
     return sigma_max * std::sqrt(double(info.shape[0]) / (double(info.size()) / double(info.shape[0])));
   }
-  double group_sigma(const Parameter& weight) const override {
-    return sigma(weight) / std::sqrt(double(weight.store->parameters()[weight.index].row_groups));
+  std::vector<double> block_sigmas(const Parameter& weight) const override {
+    const ParameterInfo& info = weight.info();
+    return std::vector<double>(size_t(info.row_blocks), sigma(weight) / std::sqrt(double(info.row_groups)));
   }
   // Rows of embeddings are kept at a root mean square of 1 at most.
   double row_length(const Parameter& table) const override { return std::sqrt(double(table.raw().dim(-1))); }

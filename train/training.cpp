@@ -191,7 +191,7 @@ void Training::initialise_admin(const Input& batch) {
 }
 
 EntropySums Training::no_entropies() const {
-  return {std::vector<double>(model->heads(), 0.0), std::vector<double>(model->attentions().size(), 0.0), 0};
+  return {std::vector<double>(model->heads(), 0.0), std::vector<InputSquares>(model->attentions().size()), 0};
 }
 
 NonFinite Training::first_non_finite(const std::vector<Input>& batches, uint32_t step) {

@@ -71,33 +71,32 @@ template <class T> double depthwise_step(const T* w, const ParameterInfo& info, 
   return largest;
 }
 
-// The whole matrix, then each row group with a vector of its own.
-template <class T> void matrix_steps(const T* w, const ParameterInfo& info, std::vector<float>& v, double& sigma, double& group_sigma) {
-  const int64_t rows = info.shape[0], columns = info.size() / rows, groups = info.row_groups;
-  sigma = group_sigma = matrix_step(w, rows, columns, v.data());
-  if (groups == 1) return;
-  group_sigma = 0;
-  for (int64_t g = 0; g < groups; g++) {
-    const double s = matrix_step(w + g * (rows / groups) * columns, rows / groups, columns, v.data() + (1 + g) * columns);
-    group_sigma = std::isfinite(s) ? std::max(group_sigma, s) : s;
-  }
+// The whole matrix, then each row block with a vector of its own.
+template <class T> double matrix_steps(const T* w, const ParameterInfo& info, std::vector<float>& v, std::vector<double>& blocks) {
+  const int64_t rows = info.shape[0], columns = info.size() / rows, count = int64_t(blocks.size());
+  const double sigma = matrix_step(w, rows, columns, v.data());
+  if (count == 1) blocks[0] = sigma;
+  for (int64_t b = 0; b < count && count > 1; b++)
+    blocks[b] = matrix_step(w + b * (rows / count) * columns, rows / count, columns, v.data() + (1 + b) * columns);
+  return sigma;
 }
 
 }  // namespace
 
 SpectralNorms::SpectralNorms(const ParameterStore& store)
-    : store_(store), vectors_(store.parameters().size()), sigma_(store.parameters().size(), 0.0), group_sigma_(sigma_) {
+    : store_(store), vectors_(store.parameters().size()), sigma_(store.parameters().size(), 0.0), block_sigmas_(sigma_.size()) {
   for (size_t i = 0; i < store.parameters().size(); i++) {
     const ParameterInfo& info = store.parameters()[i];
     int64_t n = 0;   // numbers in v
     int64_t operators = 1;
     if (info.kind == ParameterKind::matrix) {
-      operators = info.row_groups > 1 ? 1 + info.row_groups : 1;
+      operators = info.row_blocks > 1 ? 1 + info.row_blocks : 1;
       n = operators * (info.size() / info.shape[0]);
     }
     if (info.kind == ParameterKind::depthwise) operators = info.shape[0], n = operators * info.map_height * info.map_width;
     if (n == 0) continue;
     weights_.push_back(int(i));
+    block_sigmas_[i].assign(size_t(info.row_blocks), 0.0);
     vectors_[i].resize(n);
     const RandomStream stream(0, "power_iteration." + info.name);
     for (int64_t j = 0; j < n; j++) {
@@ -123,8 +122,8 @@ void SpectralNorms::iterate(Workers& workers, int times) {
     const Tensor w = store_.raw(i);
     dispatch(w.dtype(), [&]<class T>() {
       for (int t = 0; t < times; t++) {
-        if (info.kind == ParameterKind::matrix) matrix_steps(w.data<T>(), info, vectors_[i], sigma_[i], group_sigma_[i]);
-        else sigma_[i] = group_sigma_[i] = depthwise_step(w.data<T>(), info, vectors_[i]);
+        if (info.kind == ParameterKind::matrix) sigma_[i] = matrix_steps(w.data<T>(), info, vectors_[i], block_sigmas_[i]);
+        else sigma_[i] = block_sigmas_[i][0] = depthwise_step(w.data<T>(), info, vectors_[i]);
       }
     });
   });
@@ -138,14 +137,21 @@ std::vector<float> SpectralNorms::state() const {
 
 std::vector<double> SpectralNorms::measured() const {
   std::vector<double> all = sigma_;
-  all.insert(all.end(), group_sigma_.begin(), group_sigma_.end());
+  for (const auto& blocks : block_sigmas_) all.insert(all.end(), blocks.begin(), blocks.end());
   return all;
 }
 
 void SpectralNorms::restore(const std::vector<float>& state, const std::vector<double>& measured) {
-  check(measured.size() == 2 * sigma_.size(), "[spectral_norms] the saved norms belong to another model");
+  const char* other = "[spectral_norms] the saved norms belong to another model";
+  check(measured.size() >= sigma_.size(), other);
   std::copy_n(measured.begin(), sigma_.size(), sigma_.begin());
-  std::copy_n(measured.begin() + sigma_.size(), sigma_.size(), group_sigma_.begin());
+  auto next = measured.begin() + int64_t(sigma_.size());
+  for (auto& blocks : block_sigmas_) {
+    check(measured.end() - next >= int64_t(blocks.size()), other);
+    std::copy_n(next, blocks.size(), blocks.begin());
+    next += int64_t(blocks.size());
+  }
+  check(next == measured.end(), other);
   size_t at = 0;
   for (auto& v : vectors_) {
     check(at + v.size() <= state.size(), "[spectral_norms] the saved vectors belong to another model");

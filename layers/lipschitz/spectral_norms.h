@@ -14,21 +14,23 @@ class SpectralNorms : public NormSource {
   explicit SpectralNorms(const ParameterStore& store);
   // v <- W^T W v / |.| and sigma = |W v|, in one pass over each weight.
   void iterate(Workers& workers, int times = 1);
+  BoundKind kind() const override { return BoundKind::estimate; }
   double sigma(const Parameter& parameter) const override { return sigma_[parameter.index]; }
-  // The largest of the weight's row groups (heads, say); that of the whole where it has one group.
-  double group_sigma(const Parameter& parameter) const override { return group_sigma_[parameter.index]; }
+  std::vector<double> block_sigmas(const Parameter& parameter) const override { return block_sigmas(parameter.index); }
   double row_length(const Parameter& table) const override { return longest_row(table); }
   double sigma(int index) const { return sigma_[index]; }   // 0 for what has none
+  const std::vector<double>& block_sigmas(int index) const { return block_sigmas_[index]; }
   bool has(int index) const { return !vectors_[index].empty(); }
   // The vectors v of all weights, one after another: state of a checkpoint.
   std::vector<float> state() const;
-  // The norms as they were last measured, of weights and row groups: state too, for rows that are written before the next iteration.
+  // The norms as they were last measured, of weights and their blocks: state too, for rows that are written before the next iteration.
   std::vector<double> measured() const;
   void restore(const std::vector<float>& state, const std::vector<double>& measured);
 
  private:
   const ParameterStore& store_;
   std::vector<int> weights_;                    // indices, largest first, so that threads end together
-  std::vector<std::vector<float>> vectors_;     // [parameter]: in (matrix) or map x channels (depthwise); then in for each row group
-  std::vector<double> sigma_, group_sigma_;
+  std::vector<std::vector<float>> vectors_;     // [parameter]: in (matrix) or map x channels (depthwise); then in for each row block
+  std::vector<double> sigma_;
+  std::vector<std::vector<double>> block_sigmas_;
 };

@@ -70,7 +70,7 @@ TEST_CASE("entropy floor: no head is below it") {
                                 {.heads = 2, .window_height = 1, .window_width = 6, .position_bias = form.position_bias, .causal = form.causal,
                                  .rotary_base = form.rotary ? 100.0 : 0.0});
       bench.draw(size);
-      EntropySums sums{{0, 0}, {0}, 1};
+      EntropySums sums{{0, 0}, std::vector<InputSquares>(1), 1};
       Mode mode;
       mode.entropies = &sums;
       mode.temperature = temperature;
@@ -78,12 +78,14 @@ TEST_CASE("entropy floor: no head is below it") {
       for (int i = 0; i < 48; i++) x.push_back(0.5 * normal_number("heads", trial * 100 + i));
       const double square = length(x) * length(x);
       attention(Tensor::from(Shape{1, 1, 6, 8}, x, DType::f64), mode);
-      CHECK(sums.input_squares[0] == doctest::Approx(square).epsilon(1e-12));
-      const double floor = attention.entropy_floor(*bench.norms, sums.input_squares[0], temperature);
+      CHECK(sums.inputs[0].sample == doctest::Approx(square).epsilon(1e-12));
+      CHECK(sums.inputs[0].token == doctest::Approx(std::pow(longest_token(x, 8), 2)).epsilon(1e-12));
+      const std::vector<double> floors = attention.entropy_floors(*bench.norms, sums.inputs[0], temperature);
       CAPTURE(trial);
-      for (const double entropy : sums.sums) CHECK(entropy >= floor - 1e-5);   // handed out in f32
-      meaningful += floor > 0.05;
-      CHECK(floor >= 0);
+      REQUIRE(floors.size() == 2);
+      for (int h = 0; h < 2; h++) CHECK(sums.sums[h] >= floors[h] - 1e-5);   // handed out in f32
+      meaningful += floors[0] > 0.05;
+      CHECK(floors[0] >= 0);
     }
     CHECK(meaningful > 0);
   }
@@ -98,10 +100,17 @@ TEST_CASE("entropy floor: sharper logits and longer inputs lower it, and a shift
   bench.draw(0);
   for (const Linear* l : {&attention.q_proj, &attention.k_proj}) bench.set(l->weight.raw, {2, 0, 0, 2});
   bench.measure();
-  const double floor = attention.entropy_floor(*bench.norms, 1, 1);
+  const auto floor_of = [&](const Attention& a, double square, double temperature) {
+    return a.entropy_floors(*bench.norms, {square, square}, temperature)[0];   // all of X in one token
+  };
+  const double floor = floor_of(attention, 1, 1);
   CHECK(floor == doctest::Approx(entropy_floor(4, 4 / std::sqrt(2.0))).epsilon(1e-4));   // X of length 1
-  CHECK(attention.entropy_floor(*bench.norms, 1, 0.5) < floor);
-  CHECK(attention.entropy_floor(*bench.norms, 2, 1) < floor);
-  CHECK(attention.entropy_floor(*bench.norms, 1, 2) > floor);
-  CHECK(masked.entropy_floor(*bench.norms, 1, 1) == 0);
+  CHECK(floor_of(attention, 1, 0.5) < floor);
+  CHECK(floor_of(attention, 2, 1) < floor);
+  CHECK(floor_of(attention, 1, 2) > floor);
+  CHECK(floor_of(masked, 1, 1) == 0);
+  // Four tokens of half the length: no logit is above 4 / sqrt 2 / 4, and no row longer than twice that.
+  const double largest = 1 / std::sqrt(2.0), even = attention.entropy_floors(*bench.norms, {1, 0.25}, 1)[0];
+  CHECK(even == doctest::Approx(std::max(entropy_floor(4, 2 * largest), std::log(4.0) - 2 * largest)).epsilon(1e-4));
+  CHECK(even > floor);
 }

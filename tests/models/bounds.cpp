@@ -117,7 +117,7 @@ TEST_CASE("bounds: an unbounded model blames the first layer that has none") {
   for (const BoundTrace::Layer& layer : layers)   // the layers that have a bound still say it
     if (layer.kind == "Mlp" || layer.kind == "DepthwiseConv") CHECK(std::isfinite(layer.bound.lipschitz));
   // A branch that is switched off cannot be blamed.
-  const Tensor alpha = model.stages[0].blocks[0].core.branch1.alpha.raw();
+  const Tensor alpha = model.levels[0].blocks[0].core.branch1.alpha.raw();
   std::fill_n(alpha.data<double>(), alpha.size(), 0.0);
   CHECK(bound_of(model, 1.5).network.blame == "layers.1.blocks.0.attn");
 }

@@ -51,9 +51,9 @@ TEST_CASE("swin: weight decay groups have the published sizes") {
 
 TEST_CASE("swin: drop path grows linearly over the blocks") {
   const Swin model(lipsformer(96, {2, 2, 6, 2}));
-  CHECK(model.stages[0].blocks[0].convs->branch1.drop_rate == 0);
-  CHECK(model.stages[0].blocks[1].core.branch2.drop_rate == doctest::Approx(0.2 / 11));
-  CHECK(model.stages[3].blocks[1].core.branch1.drop_rate == doctest::Approx(0.2));
+  CHECK(model.levels[0].blocks[0].convs->branch1.drop_rate == 0);
+  CHECK(model.levels[0].blocks[1].core.branch2.drop_rate == doctest::Approx(0.2 / 11));
+  CHECK(model.levels[3].blocks[1].core.branch1.drop_rate == doctest::Approx(0.2));
 }
 
 TEST_CASE("swin: sizes that do not fit are refused with what to change") {

@@ -95,7 +95,7 @@ TEST_CASE("report: runs that diverged, ended at once, were never evaluated or ha
   write_file_atomically((folder.path / "empty" / "recipe.toml").string(), "");   // begun, and nothing more
   const auto diverged = data_in(page_of(folder, {"diverged"}, "diverged"))["runs"][0];
   CHECK(diverged["last"]["loss"] == "nan");
-  CHECK(diverged["last"]["bound_l2"] == "inf");
+  CHECK(diverged["last"]["log10_bound_l2"] == "inf");
   CHECK(diverged["bounds"][0] == nlohmann::json({0.0, "unbounded", "layers.0.blocks.0.attn"}));
   CHECK(diverged["events"][1][3] == "loss is nan, \"refused\"\nupdate left out");
   CHECK(data_in(page_of(folder, {"one_row"}, "one_row"))["runs"][0]["steps"]["points"] == 1);

@@ -83,7 +83,7 @@ inline void write_synthetic_run(const std::filesystem::path& root, const Synthet
 
   CsvTable step_table =
       CsvTable::create(run.paths.steps(), {"step", "epoch", "samples", "loss", "lr", "grad_norm", "images_per_s",
-                                           "data_wait", "bound_l2", "bound_kind", "bound_blame"});
+                                           "data_wait", "log10_bound_l2", "bound_kind", "bound_blame"});
   CsvTable bound_table = CsvTable::create(run.paths.lipschitz(), bounds),
            norm_table = CsvTable::create(run.paths.norms(), norms);
   CsvTable entropy_table = CsvTable::create(run.paths.entropy(), entropy);
@@ -104,7 +104,7 @@ inline void write_synthetic_run(const std::filesystem::path& root, const Synthet
           .add("loss is nan, \"refused\"\nupdate left out")
           .end_row();
     const double loss = dead ? nan : 0.35 + 1.95 * std::exp(-5 * t) + 0.12 * draw.normal() * (0.5 + std::exp(-3 * t));
-    const double bound = std::exp(9 + 4 * t + 0.02 * draw.normal());
+    const double log10_bound = (9 + 4 * t + 0.02 * draw.normal()) / std::log(10.0);
     step_table.add(step)
         .add(step / shape.steps_per_epoch)
         .add(std::int64_t(step + 1) * 64)
@@ -113,7 +113,7 @@ inline void write_synthetic_run(const std::filesystem::path& root, const Synthet
         .add(dead ? nan : std::exp(0.3 * draw.normal() + 0.4 - t))
         .add(310 + 8 * draw.normal() - (step % 400 == 0 ? 150 : 0))
         .add(0.002 + 0.001 * draw.uniform())
-        .add(shape.unbounded ? inf : bound)
+        .add(shape.unbounded ? inf : log10_bound)
         .add(shape.unbounded ? "unbounded" : "estimate")
         .add(shape.unbounded ? "layers.0.blocks.0.attn" : "")
         .end_row();

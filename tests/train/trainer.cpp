@@ -51,7 +51,7 @@ TEST_CASE("trainer: the tables have each step once, and what the run was") {
     CHECK(table.numbers("step")[i] == double(i));
     CHECK(table.numbers("epoch")[i] == double(i / 5));
     CHECK(table.numbers("samples")[i] == double(8 * (i + 1)));
-    CHECK(std::isfinite(table.numbers("bound_l2")[i]));
+    CHECK(std::isfinite(table.numbers("log10_bound_l2")[i]));
     CHECK(table.texts("bound_kind")[i] == "estimate");
   }
   const CsvData epochs = read_csv(run.epochs());

@@ -41,7 +41,7 @@ const watcher = new IntersectionObserver(seen => {
 }, {rootMargin: "300px"});
 
 // series: [{label, step, values, colour: () => css colour, width, dash, points, alpha, quiet}]
-// options: title, unit, log, tall, many (only the curve under the pointer is named), shade: [[from, to, text]], empty
+// options: title, unit, log, power (values are powers of ten), tall, many (only the curve under the pointer is named), shade: [[from, to, text]], empty
 class Chart {
   constructor(parent, options, makeSeries) {
     this.options = options;
@@ -63,7 +63,7 @@ class Chart {
       this.logButton.setAttribute("aria-pressed", this.log);
       this.draw();
     };
-    this.tools.append(this.logButton);
+    if (!options.power) this.tools.append(this.logButton);
     this.keep = () => true;
     charts.add(this);
     watcher.observe(this.panel);
@@ -141,7 +141,7 @@ class Chart {
         y: {
           ...small,
           axisLineColor: "transparent",
-          axisLabelFormatter: v => tick(v),
+          axisLabelFormatter: v => this.options.power ? power(v) : tick(v),
           axisLabelWidth: 54,
           pixelsPerLabel: 34,
           ...(this.log ? {ticker: powersOfTen} : {}),
@@ -153,7 +153,7 @@ class Chart {
   legendText(data) {
     const item = (s, value) => {
       const line = `<i class="${s.dash ? "dash" : ""}" style="border-color:${s.colour()}"></i>`;
-      return `<span>${line}${escaped(s.label)}${value === undefined ? "" : ` <b>${number(value)}</b>`}</span>`;
+      return `<span>${line}${escaped(s.label)}${value === undefined ? "" : ` <b>${this.options.power ? power(value) : number(value)}</b>`}</span>`;
     };
     if (data.x === undefined || data.x === null) {
       if (this.options.many) return `<span>${this.options.many}</span>`;

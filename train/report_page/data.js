@@ -28,6 +28,13 @@ function number(value, digits = 4) {
   return String(Number(value.toPrecision(digits)));
 }
 
+// 10^log in a few digits, however large.
+function power(log, digits = 3) {
+  if (!Number.isFinite(log) || Math.abs(log) < 300) return number(10 ** log, digits);
+  const exponent = Math.floor(log);
+  return `${Number((10 ** (log - exponent)).toPrecision(digits))}e${exponent}`;
+}
+
 const whole = value => Math.round(value).toLocaleString("en-US");
 const escaped = text => String(text).replace(/[&<>"']/g, c => `&#${c.charCodeAt(0)};`);
 const isFiniteNumber = value => typeof value === "number" && Number.isFinite(value);

@@ -25,7 +25,7 @@ function machineOf(run) {
 // {label, value, unit, note, alarm} of each figure; value and note are text, not yet escaped.
 function figuresOf(run) {
   const best = run.best_top1, bestLoss = run.best_loss, evaluated = run.last_eval || {}, last = run.last || {};
-  const kind = last.bound_kind, unbounded = kind === "unbounded" || last.bound_l2 === "inf";
+  const kind = last.bound_kind, unbounded = kind === "unbounded" || last.log10_bound_l2 === "inf";
   const diverged = run.steps.points > 0 && !isFiniteNumber(last.loss);
   const since = run.diverged.length ? whole(run.diverged[run.diverged.length - 1][0]) : "";
   const percent = best && best.value <= 1 ? 100 : 1;
@@ -45,7 +45,7 @@ function figuresOf(run) {
       note: diverged ? `not a number since step ${since}` : `at step ${number(last.step)}`,
     },
     {
-      label: "network bound", value: unbounded ? "unbounded" : number(last.bound_l2), alarm: unbounded,
+      label: "network bound", value: unbounded ? "unbounded" : isFiniteNumber(last.log10_bound_l2) ? power(last.log10_bound_l2) : "–", alarm: unbounded,
       note: unbounded ? `because of ${last.bound_blame || "an unnamed layer"}` : `l2, ${kind || "kind unknown"}`,
     },
     {

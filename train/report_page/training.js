@@ -37,10 +37,10 @@ function boundChart(grid) {
   const unbounded = runs.flatMap(run => run.bounds.filter(b => b[1] === "unbounded"));
   const blame = unbounded.length ? escaped(unbounded[0][2] || "an unnamed layer") : "";
   const empty = blame ? `unbounded at every step, because of <b>${blame}</b>` : "no bound was written";
-  const infinite = run => stretches(run.steps.step, run.steps.get("bound_l2"), v => v === Infinity);
+  const infinite = run => stretches(run.steps.step, run.steps.get("log10_bound_l2"), v => v === Infinity);
   const shade = several ? [] : infinite(runs[0]).map(([from, to]) => [from, to, "unbounded"]);
-  new Chart(grid, {title: "Lipschitz bound of the network", unit: boundKinds(), log: true, empty, shade},
-    () => plainSeries("steps", "bound_l2", "bound", {width: 2}));
+  new Chart(grid, {title: "Lipschitz bound of the network", unit: boundKinds(), power: true, empty, shade},
+    () => plainSeries("steps", "log10_bound_l2", "bound", {width: 2}));
 }
 
 function accuracyChart(grid) {

@@ -8,6 +8,9 @@
 
 namespace {
 
+// How far above a norm, relative, a bound of it may be that a weight is divided by.
+constexpr double proof_tolerance = 1e-5;
+
 // As much smaller than the limit as storing the quotient can make it larger: each number is rounded by half an epsilon, which moves the
 // spectral norm by at most that part of the Frobenius norm.
 template <class T> double storable(double limit, int64_t smaller) {
@@ -91,7 +94,7 @@ template <class T> void Constraint::map(const WeightMatrix& m, int64_t index, do
     case Method::soft_cap: {
       std::optional<double> k = update_norm(m);
       if (k) *k += options_.sigma_max * (1 - decay);
-      else k = GramMatrix(w, m.rows, m.columns).upper_bound(estimate<T>(m, index, left, right)) / m.scale();
+      else k = GramMatrix(w, m.rows, m.columns).upper_bound(estimate<T>(m, index, left, right), proof_tolerance) / m.scale();
       const double strength = soft_cap_strength(options_.sigma_max, *k) / (m.scale() * m.scale());
       return strength > 0 ? soft_cap(w, m.rows, m.columns, strength) : void();
     }
@@ -110,7 +113,7 @@ template <class T> void Constraint::enforce(const WeightMatrix& m, int64_t index
   const GramMatrix gram(w, m.rows, m.columns);
   if (gram.within(limit(m))) return;
   std::vector<double> left, right;
-  const double bound = gram.upper_bound(estimate<T>(m, index, left, right));
+  const double bound = gram.upper_bound(estimate<T>(m, index, left, right), proof_tolerance);
   if (!std::isfinite(bound)) return;   // a weight that is not finite is for the guard
   multiply(w, m.size(), storable<T>(limit(m), m.smaller()) / bound);
 }

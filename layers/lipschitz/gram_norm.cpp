@@ -10,22 +10,24 @@
 #include <cmath>
 #include <limits>
 
-#include "layers/lipschitz/row_products.h"
+#include "engine/small_gemm.h"
 
 namespace {
 
 constexpr double u = 0x1p-53;
-double gamma(int64_t k) { return double(k) * u / (1 - double(k) * u); }
+double gamma(int64_t k, double unit = u) { return double(k) * unit / (1 - double(k) * unit); }
 
-// The rows of W or of W^T, the fewer, divided by `scale`.
-struct Rows {
-  int64_t count = 0, length = 0;
+// W or W^T, whichever has fewer columns, divided by `scale`: column by column the rows a_i of the text above. Padded with columns of zeros.
+template <class T> struct Columns {
+  int64_t count = 0, length = 0, stride = 0;
   double scale = 0;   // a power of two; 0: W is zero; not finite: W is not
-  std::vector<double> values;
+  std::vector<T> values;   // [length, stride]
 };
 
-template <class T> Rows fewer_rows(const T* w, int64_t rows, int64_t columns) {
-  Rows a{std::min(rows, columns), std::max(rows, columns)};
+// T: what the numbers are kept in. f32 holds f32 exactly, but for what is 2^-126 times as small as the largest.
+template <class T, class From> Columns<T> fewer_columns(const From* w, int64_t rows, int64_t columns) {
+  Columns<T> a{std::min(rows, columns), std::max(rows, columns)};
+  a.stride = (a.count + lanes<T> - 1) / lanes<T> * lanes<T>;
   double largest = 0;
   bool finite = true;
   for (int64_t i = 0; i < rows * columns; i++) {
@@ -37,29 +39,60 @@ template <class T> Rows fewer_rows(const T* w, int64_t rows, int64_t columns) {
   int exponent;
   std::frexp(largest, &exponent);
   a.scale = std::ldexp(1.0, std::clamp(exponent, -1000, 1000));
-  a.values.resize(rows * columns);
+  const double unscale = 1 / a.scale;   // a power of two as well
+  a.values.resize(a.length * a.stride);
   constexpr int64_t tile = 32;   // of the transposition
   for (int64_t r0 = 0; r0 < rows; r0 += tile)
     for (int64_t c0 = 0; c0 < columns; c0 += tile)
       for (int64_t r = r0; r < std::min(r0 + tile, rows); r++)
         for (int64_t c = c0; c < std::min(c0 + tile, columns); c++)
-          a.values[rows <= columns ? r * columns + c : c * rows + r] = double(w[r * columns + c]) / a.scale;
+          a.values[rows <= columns ? c * a.stride + r : r * a.stride + c] = T(double(w[r * columns + c]) * unscale);
   return a;
 }
 
-// The lower triangle of A A^T, in blocks; some numbers above the diagonal are written too.
-std::vector<double> gram(const double* a, int64_t count, int64_t length) {
-  constexpr int64_t block = 48;
-  std::vector<double> g(count * count, 0.0);
-  for (int64_t j = 0; j < count; j += block)
-    RowProducts{a + j * length, a + j * length, length, length, 1, g.data() + j * count + j, count}
-        .run(count - j, std::min(block, count - j));
+constexpr int64_t block = 96;
+
+// The lower triangle of A A^T, [count, stride], in blocks; some numbers above the diagonal are written too. Sums of f32 products run over
+// `f32_run` of them and are then added in f64.
+constexpr int64_t f32_run = 64;
+
+std::vector<double> gram(const Columns<double>& a) {
+  constexpr int64_t run = 128;
+  std::vector<double> g(a.count * a.stride, 0.0);
+  for (int64_t k = 0; k < a.length; k += run)
+    for (int64_t i = 0; i < a.count; i += block)
+      for (int64_t j = 0; j <= i; j += block) {
+        double* c = g.data() + i * a.stride + j;
+        const double* at = a.values.data() + k * a.stride;
+        small_gemm<true, double>({int(std::min(block, a.count - i)), int(std::min(block, a.stride - j)), int(std::min(run, a.length - k)), at + i, a.stride,
+                                  at + j, a.stride, c, c, a.stride});
+      }
   return g;
 }
 
-void mirror(std::vector<double>& g, int64_t n) {
-  for (int64_t i = 0; i < n; i++)
-    for (int64_t j = 0; j < i; j++) g[j * n + i] = g[i * n + j];
+std::vector<double> gram(const Columns<float>& a) {
+  std::vector<double> g(a.count * a.stride, 0.0);
+  std::vector<float> sums(block * block);
+  for (int64_t k = 0; k < a.length; k += f32_run)
+    for (int64_t i = 0; i < a.count; i += block)
+      for (int64_t j = 0; j <= i; j += block) {
+        const int rows = int(std::min(block, a.count - i)), columns = int(std::min(block, a.stride - j));
+        const float* at = a.values.data() + k * a.stride;
+        small_gemm<true, float>({rows, columns, int(std::min(f32_run, a.length - k)), at + i, a.stride, at + j, a.stride, nullptr, sums.data(), block});
+        for (int r = 0; r < rows; r++) {
+          double* to = g.data() + (i + r) * a.stride + j;
+          const float* from = sums.data() + r * block;
+          for (int c = 0; c < columns; c++) to[c] += double(from[c]);
+        }
+      }
+  return g;
+}
+
+void mirror(Columns<double>& g) {
+  for (int64_t i = 0; i < g.count; i++)
+    for (int64_t j = 0; j < i; j++) g.values[j * g.stride + i] = g.values[i * g.stride + j];
+  for (int64_t i = 0; i < g.count; i++)
+    for (int64_t j = g.count; j < g.stride; j++) g.values[i * g.stride + j] = 0;
 }
 
 double frobenius(const std::vector<double>& g) {
@@ -70,31 +103,46 @@ double frobenius(const std::vector<double>& g) {
 }
 
 // The largest sum of absolute values of a row; it bounds the norm of a symmetric matrix.
-double largest_row_sum(const std::vector<double>& g, int64_t n) {
+double largest_row_sum(const Columns<double>& g) {
   double largest = 0;
-  for (int64_t i = 0; i < n; i++) {
+  for (int64_t i = 0; i < g.count; i++) {
     double s = 0;
-    for (int64_t j = 0; j < n; j++) s += std::abs(g[i * n + j]);
+    for (int64_t j = 0; j < g.count; j++) s += std::abs(g.values[i * g.stride + j]);
     largest = std::max(largest, s);
   }
   return largest;
 }
 
-// Cholesky of the lower triangle of a [n, n], in place, by blocks of columns. False if a pivot is not positive.
-bool factorize(std::vector<double>& a, int64_t n) {
-  constexpr int64_t block = 48;
-  for (int64_t j0 = 0; j0 < n; j0 += block) {
-    const int64_t j1 = std::min(n, j0 + block);
-    RowProducts{a.data() + j0 * n, a.data() + j0 * n, j0, n, -1, a.data() + j0 * n + j0, n}.run(n - j0, j1 - j0);
-    for (int64_t i = j0; i < n; i++)
-      for (int64_t j = j0; j <= std::min(i, j1 - 1); j++) {
-        const double *x = a.data() + i * n, *y = a.data() + j * n;
-        double products = 0;
-#pragma omp simd reduction(+ : products)
-        for (int64_t k = j0; k < j; k++) products += x[k] * y[k];
-        const double s = x[j] - products;
-        if (i == j && !(s > 0)) return false;
-        a[i * n + j] = i == j ? std::sqrt(s) : s / a[j * n + j];
+// Whether the Cholesky factorisation of the lower triangle of a [n, stride] runs to its end: every pivot is positive. Panel by panel: the panel's
+// columns lie as rows, so that eliminating them and taking them from the rest are both products of rows. The factor itself is not kept.
+bool factorizes(std::vector<double>& a, int64_t n, int64_t stride) {
+  constexpr int64_t panel = 48;
+  std::vector<double> columns(panel * stride), negative(columns);
+  for (int64_t p0 = 0; p0 < n; p0 += panel) {
+    const int64_t width = std::min(panel, n - p0);
+    for (int64_t c = 0; c < width; c++)
+      for (int64_t r = p0 + c; r < n; r++) columns[c * stride + r] = a[r * stride + p0 + c];
+    for (int64_t c = 0; c < width; c++) {
+      double* column = columns.data() + c * stride;
+      const double pivot = column[p0 + c];
+      if (!(pivot > 0)) return false;
+      const double root = std::sqrt(pivot);
+      for (int64_t r = p0 + c; r < n; r++) column[r] /= root;
+      for (int64_t d = c + 1; d < width; d++) {
+        const double factor = column[p0 + d];
+        double* other = columns.data() + d * stride;
+#pragma GCC ivdep
+        for (int64_t r = p0 + d; r < n; r++) other[r] -= factor * column[r];
+      }
+    }
+    const int64_t rest = p0 + width;
+    for (int64_t i = 0; i < width * stride; i++) negative[i] = -columns[i];
+    for (int64_t i = rest; i < n; i += block)
+      for (int64_t j = rest; j < std::min(i + block, n); j += block) {
+        const int64_t end = std::min(j + block, n), whole = (end - j + lanes<double> - 1) / lanes<double> * lanes<double>;
+        double* c = a.data() + i * stride + j;
+        small_gemm<true, double>({int(std::min(block, n - i)), int(std::min(whole, stride - j)), int(width), negative.data() + i, stride, columns.data() + j,
+                                  stride, c, c, stride});
       }
   }
   return true;
@@ -108,64 +156,71 @@ bool factorize(std::vector<double>& a, int64_t n) {
 // stands, halved as often as that eigenvalue's logarithm is. What n is does not matter, as long as it is near |G|_F. The last norm is a
 // sum of size^2 squares, or of size numbers.
 template <class T> double gram_upper_bound(const T* w, int64_t rows, int64_t columns, int rounds) {
-  Rows a = fewer_rows(w, rows, columns);
-  if (a.scale == 0) return 0;
-  if (!std::isfinite(a.scale)) return a.scale;
-  std::vector<double> g = std::move(a.values);
-  int64_t length = a.length;
+  Columns<double> g = fewer_columns<double>(w, rows, columns);
+  if (g.scale == 0) return 0;
+  if (!std::isfinite(g.scale)) return g.scale;
   double log_norm = 0, power = 1, slack = 0;   // |W / scale| <= exp(log_norm + slack) |g|^power
   for (int t = 0; t < rounds; t++) {
-    const double n = frobenius(g);
-    for (double& v : g) v /= n;
+    const double n = frobenius(g.values);
+    for (double& v : g.values) v /= n;
     log_norm += power * std::log(n);
-    g = gram(g.data(), a.count, length);
-    mirror(g, a.count);
+    const int64_t length = g.length;
+    g.values = gram(g);
+    g.length = g.count;
+    mirror(g);
     power *= 0.5;
-    slack += 2 * power * (gamma(length) + 4 * u) * double(a.count);
-    length = a.count;
+    slack += 2 * power * (gamma(length) + 4 * u) * double(g.count);
   }
-  const double last = std::min(frobenius(g) * (1 + gamma(int64_t(g.size()))),
-                               rounds > 0 ? largest_row_sum(g, a.count) * (1 + gamma(a.count)) : std::numeric_limits<double>::infinity());
-  return a.scale * std::exp(log_norm + slack + power * std::log(last)) * (1 + 1e-13);   // 1e-13: the logarithms' and exponential's own
+  const double last = std::min(frobenius(g.values) * (1 + gamma(int64_t(g.values.size()))),
+                               rounds > 0 ? largest_row_sum(g) * (1 + gamma(g.count)) : std::numeric_limits<double>::infinity());
+  return g.scale * std::exp(log_norm + slack + power * std::log(last)) * (1 + 1e-13);   // 1e-13: the logarithms' and exponential's own
 }
 
-template <class T> GramMatrix::GramMatrix(const T* w, int64_t rows, int64_t columns) {
-  const Rows a = fewer_rows(w, rows, columns);
-  size_ = a.count, depth_ = a.length, scale_ = a.scale;
-  if (a.values.empty()) return;
-  values_ = gram(a.values.data(), size_, depth_);
-  for (int64_t i = 0; i < size_; i++) trace_ += values_[i * size_ + i];
-  trace_ *= 1 + gamma(depth_ + size_) * 2;
+// A sum of f32 products is off by gamma_32(64) of the absolute ones within a run and by gamma(runs) between them; 1e-30 stands for what f32
+// cannot hold beside numbers near 1.
+template <class T> GramMatrix::GramMatrix(const T* w, int64_t rows, int64_t columns, Sums sums) {
+  const auto take = [&](const auto& a, double error) {
+    size_ = a.count, stride_ = a.stride, scale_ = a.scale, error_ = error;
+    if (a.values.empty()) return;
+    values_ = gram(a);
+    for (int64_t i = 0; i < size_; i++) trace_ += values_[i * stride_ + i];
+    trace_ *= 1 + 2 * (error_ + gamma(size_));
+  };
+  const int64_t depth = std::max(rows, columns);
+  if (std::is_same_v<T, float> && sums == Sums::f32)
+    take(fewer_columns<float>(w, rows, columns), gamma(std::min(depth, f32_run), 0x1p-24) * 1.0001 + gamma(depth / f32_run + 1) + 1e-30);
+  else
+    take(fewer_columns<double>(w, rows, columns), gamma(depth));
 }
 
 // If the factorisation of A [m, m] runs to its end, the exact A has no eigenvalue below -gamma(m + 1) / (1 - gamma(m + 1)) trace(A)
 // (Higham, theorem 10.3 and |R_j|^2 <= a_jj / (1 - gamma); Rump 2006). Here A = (limit^2 - e) I - G with G off by at most
-// gamma(depth) trace(G) and the subtraction by u limit^2; e is the sum of all these, taken twice. So success means limit^2 I - W W^T >= 0.
+// error trace(G) and the subtraction by u limit^2; e is the sum of all these, taken twice. So success means limit^2 I - W W^T >= 0.
 bool GramMatrix::within(double limit) const {
   if (!std::isfinite(scale_) || !(limit >= 0)) return false;
   if (scale_ == 0) return true;
   const double square = (limit / scale_) * (limit / scale_);
   if (trace_ * (1 + 4 * u) <= square) return true;
-  const double e = 2 * (gamma(size_ + 1) * double(size_) * square + gamma(depth_) * trace_ + 4 * u * square) + 1e-300;
+  const double e = 2 * (gamma(size_ + 1) * double(size_) * square + 4 * u * square) + error_ * trace_ * (1 + 1e-6) + 1e-300;
   std::vector<double> a(values_.size());
   for (int64_t i = 0; i < size_; i++)
-    for (int64_t j = 0; j <= i; j++) a[i * size_ + j] = (i == j ? square - e : 0.0) - values_[i * size_ + j];
-  return factorize(a, size_);
+    for (int64_t j = 0; j <= i; j++) a[i * stride_ + j] = (i == j ? square - e : 0.0) - values_[i * stride_ + j];
+  return factorizes(a, size_, stride_);
 }
 
-double GramMatrix::upper_bound(double estimate) const {
+double GramMatrix::upper_bound(double estimate, double tolerance) const {
   if (!std::isfinite(scale_)) return scale_;
   if (scale_ == 0) return 0;
   const double largest = scale_ * std::sqrt(trace_) * (1 + 8 * u);   // the Frobenius norm
-  const double least = largest / std::sqrt(double(size_)) * (1 - 1e-9);
+  const double least = largest / std::sqrt(double(size_)) * (1 - 1e-9) * std::sqrt(1 - std::min(0.5, 4 * error_));
   double low = std::clamp(std::isfinite(estimate) ? estimate : 0.0, least, largest), high = largest;
-  for (double above = 1e-10; above < 1 && low * (1 + above) < largest; above *= 8) {
+  for (double above = tolerance; above < 1 && low * (1 + above) < largest; above *= 8) {
     if (!within(low * (1 + above))) continue;
     high = low * (1 + above);
-    if (above > 1e-10) low *= 1 + above / 8;   // which failed
+    if (above > tolerance) low *= 1 + above / 8;   // which failed
     break;
   }
-  for (int i = 0; i < 4 && high > low * (1 + 1e-7); i++) {
+  while (high > low * (1 + 2 * tolerance)) {
     const double middle = 0.5 * (low + high);
     (within(middle) ? high : low) = middle;
   }
@@ -174,5 +229,5 @@ double GramMatrix::upper_bound(double estimate) const {
 
 template double gram_upper_bound(const float*, int64_t, int64_t, int);
 template double gram_upper_bound(const double*, int64_t, int64_t, int);
-template GramMatrix::GramMatrix(const float*, int64_t, int64_t);
-template GramMatrix::GramMatrix(const double*, int64_t, int64_t);
+template GramMatrix::GramMatrix(const float*, int64_t, int64_t, Sums);
+template GramMatrix::GramMatrix(const double*, int64_t, int64_t, Sums);

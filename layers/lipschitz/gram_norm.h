@@ -11,16 +11,19 @@ template <class T> double gram_upper_bound(const T* w, int64_t rows, int64_t col
 // W W^T or W^T W, the smaller one, in f64, for questions about |W|_2 that are answered by Cholesky factorisation.
 class GramMatrix {
  public:
-  template <class T> GramMatrix(const T* w, int64_t rows, int64_t columns);
+  // f32: three times as fast where W is f32; what can be proved is then above the norm by up to 2e-6 |W|_F^2 / |W|_2^2 of it, relative.
+  enum class Sums { f64, f32 };
+  template <class T> GramMatrix(const T* w, int64_t rows, int64_t columns, Sums sums = Sums::f64);
   // True only if |W|_2 <= limit. False also where the limit is above the norm by less than about size * longer side * 1e-16, relative.
   bool within(double limit) const;
-  // An upper bound of |W|_2 near the estimate given, which may be anything; the bound exceeds the norm by a fraction of what the
-  // estimate falls short of it, or by 1e-9.
-  double upper_bound(double estimate) const;
+  // An upper bound of |W|_2, within `tolerance` (or three times it) of what can be proved. The estimate may be anything; near the norm it saves
+  // proofs, each a factorisation.
+  double upper_bound(double estimate, double tolerance) const;
 
  private:
-  int64_t size_ = 0, depth_ = 0;   // of the Gram matrix; numbers in each of its sums
-  double scale_ = 1;               // W was divided by it, a power of two
-  double trace_ = 0;               // of the Gram matrix: |W / scale|_F^2
-  std::vector<double> values_;     // lower triangle of [size, size]
+  int64_t size_ = 0, stride_ = 0;   // of the Gram matrix
+  double scale_ = 1;                // W was divided by it, a power of two
+  double trace_ = 0;                // of the Gram matrix, from above: |W / scale|_F^2
+  double error_ = 0;                // of its numbers, as a share of the trace
+  std::vector<double> values_;      // lower triangle of [size, stride]
 };

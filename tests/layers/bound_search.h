@@ -1,4 +1,4 @@
-// bound_search.h: layers under test with their measured norms, and two adversaries: a random search with memory and an ascent along gradients.
+// bound_search.h: layers under test with their measured norms, and two adversaries: a random search with memory and the library's ascent.
 #pragma once
 #include <doctest/doctest.h>
 #include <omp.h>
@@ -6,9 +6,9 @@
 #include <functional>
 #include <memory>
 
-#include "engine/autograd.h"
 #include "layers/lipschitz/spectral_weights.h"
 #include "layers/linear.h"
+#include "layers/lipschitz/stretch.h"
 #include "matrices.h"
 
 inline constexpr double rounding = 1 + 1e-5;   // power iteration keeps its vectors in f32
@@ -133,112 +133,24 @@ inline Found search(const Shape& shape, double radius, const Map& f, int tries =
   return found;
 }
 
-// Climbs |J(x) v| in one of the norms by the tape's gradients, from the inputs given and from random ones: v by power iteration on J, x along
-// d(u J v)/dx = (J(x + h v)^T u - J(x - h v)^T u) / 2h. What it reports are stretches between two inputs, never a derivative.
-class Ascent {
- public:
-  Ascent(const Shape& shape, double radius, bool rms, Map f)
-      : shape_(shape), width_(shape[-1]), radius_(radius), h_(1e-5 * radius), rms_(rms), f_(std::move(f)) {}
-
-  Found climb(std::vector<double> x, int steps) {
-    omp_set_num_threads(1);
-    std::vector<double> v(x.size());
-    for (size_t i = 0; i < v.size(); i++) v[i] = normal_number("ascent", int64_t(i) + 1000 * drawn_);
-    drawn_++;
-    clip_tokens(x, width_, radius_ - h_);
-    double best = settle(x, v, 8), stride = 0.3 * radius_;
-    for (int k = 0; k < steps && stride > 1e-4 * radius_; k++) {
-      const std::vector<double> u = dual(moved(x, v));
-      std::vector<double> up = pulled(shifted(x, v, h_), u), down = pulled(shifted(x, v, -h_), u), next = x, w = v;
-      for (size_t i = 0; i < up.size(); i++) up[i] -= down[i];
-      const double slope = length(up);
-      if (!(slope > 0)) break;
-      for (size_t i = 0; i < x.size(); i++) next[i] += stride * up[i] / slope;
-      clip_tokens(next, width_, radius_ - h_);
-      const double value = settle(next, w, 3);
-      if (value > best) best = value, x = next, v = w, stride *= 1.3;
-      else stride *= 0.5;
-    }
-    return stretch_between(shape_, shifted(x, v, -h_), shifted(x, v, h_), f_);
-  }
-
- private:
-  std::vector<double> shifted(std::vector<double> x, const std::vector<double>& v, double by) const {
-    for (size_t i = 0; i < x.size(); i++) x[i] += by * v[i];
-    return x;
-  }
-  std::vector<double> moved(const std::vector<double>& x, const std::vector<double>& v) {
-    const Tensor up = f_(Tensor::from(shape_, shifted(x, v, h_), DType::f64)), down = f_(Tensor::from(shape_, shifted(x, v, -h_), DType::f64));
-    out_ = up.shape();
-    std::vector<double> a = up.values();
-    const std::vector<double> b = down.values();
-    for (size_t i = 0; i < a.size(); i++) a[i] = (a[i] - b[i]) / (2 * h_);
-    return a;
-  }
-  // J(x)^T u
-  std::vector<double> pulled(const std::vector<double>& x, const std::vector<double>& u) {
-    Tensor in = Tensor::from(shape_, x, DType::f64);
-    want_grad(in);
-    Tape tape;
-    Tensor y;
-    {
-      const TapeScope open(&tape);
-      y = f_(in);
-    }
-    tape.backward(y, Tensor::from(y.shape(), u, DType::f64));
-    const Tensor g = grad_of(in);
-    return g ? g.values() : std::vector<double>(x.size(), 0.0);
-  }
-  // The u with |u|* = 1 and u . y = |y|: all of y, or its longest token.
-  std::vector<double> dual(std::vector<double> y) const {
-    const int64_t width = out_[-1];
-    if (rms_) {
-      const double longest = longest_token(y, width);
-      bool taken = false;
-      for (size_t t = 0; t < y.size(); t += width) {
-        const bool keep = !taken && length({y.begin() + t, y.begin() + t + width}) == longest;
-        taken |= keep;
-        for (size_t i = t; i < t + width && !keep; i++) y[i] = 0;
-      }
-    }
-    const double l = std::max(length(y), 1e-300);
-    for (double& e : y) e /= l;
-    return y;
-  }
-  // The best direction at x, |v| = 1 (rms: every token's), and how far it is stretched.
-  double settle(const std::vector<double>& x, std::vector<double>& v, int times) {
-    double value = 0;
-    for (int k = 0; k <= times; k++) {
-      for (size_t t = 0; t < v.size(); t += rms_ ? width_ : v.size()) {
-        const size_t end = rms_ ? t + width_ : v.size();
-        const double l = length({v.begin() + t, v.begin() + end});
-        for (size_t i = t; i < end && l > 0; i++) v[i] /= l;
-      }
-      const std::vector<double> y = moved(x, v);
-      value = rms_ ? longest_token(y, out_[-1]) : length(y);
-      if (k < times) v = pulled(x, dual(y));
-    }
-    return value;
-  }
-
-  Shape shape_, out_;
-  int64_t width_;
-  double radius_, h_;
-  bool rms_;
-  Map f_;
-  int64_t drawn_ = 0;
-};
-
+// The library's ascent in both norms, from inputs of several sizes; tokens stay within `radius`. shape is of one sample, [1, ...].
 inline Found ascend(const Shape& shape, double radius, const Map& f, int starts = 8, int steps = 60) {
+  omp_set_num_threads(1);
+  std::vector<int64_t> dims = shape.dims();
+  dims[0] = starts;
+  const int64_t width = shape[-1];
+  std::vector<double> x;
+  for (int k = 0; k < starts; k++) {
+    const double size = radius * std::pow(10.0, -0.5 * double(k % 4)) / std::sqrt(double(width));
+    for (int64_t i = 0; i < shape.size(); i++) x.push_back(size * normal_number("starts", i + 1000 * k));
+  }
+  const auto inside = [&](std::vector<double>& tokens) { clip_tokens(tokens, width, radius); };
+  inside(x);
   Found found;
   for (const bool rms : {false, true}) {
-    Ascent ascent(shape, radius, rms, f);
-    for (int k = 0; k < starts; k++) {
-      std::vector<double> x(shape.size());
-      const double size = radius * std::pow(10.0, -0.5 * double(k % 4)) / std::sqrt(double(shape[-1]));
-      for (size_t i = 0; i < x.size(); i++) x[i] = size * normal_number("starts", int64_t(i) + 1000 * k);
-      found.take(ascent.climb(x, steps));
-    }
+    StretchSearch search(f, inside, {.step = 1e-5 * radius, .power_steps = 8, .ascents = steps, .stride = 0.3 * radius, .rms = rms});
+    double& largest = rms ? found.rms : found.stretch;
+    for (const double stretch : search.from(Tensor::from(Shape(dims), x, DType::f64), 7)) largest = std::max(largest, stretch);
   }
   return found;
 }

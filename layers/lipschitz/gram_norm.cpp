@@ -1,8 +1,7 @@
 // gram_norm.cpp: Gram iteration, and positive definiteness by Cholesky.
 //
-// Rounding. u = 2^-53. A sum of k products, in any order and with or without fused multiply-add, is off by at most
-// gamma(k) = k u / (1 - k u) times the sum of the absolute products (Higham, Accuracy and Stability of Numerical Algorithms, 3.1). So a
-// computed A A^T with inner dimension k differs from the exact one by a matrix of norm <= gamma(k) | |A| |A|^T |_2 <= gamma(k) |A|_F^2.
+// Rounding (rounding.h). A computed A A^T with inner dimension k differs from the exact one by a matrix of norm
+// <= gamma(k) | |A| |A|^T |_2 <= gamma(k) |A|_F^2.
 // W is divided by a power of two so that its largest number lies in [0.5, 1): exact, and no square that matters underflows.
 #include "layers/lipschitz/gram_norm.h"
 
@@ -10,12 +9,12 @@
 #include <cmath>
 #include <limits>
 
+#include "layers/lipschitz/rounding.h"
 #include "layers/lipschitz/row_products.h"
 
-namespace {
+using rounding::gamma, rounding::u;
 
-constexpr double u = 0x1p-53;
-double gamma(int64_t k) { return double(k) * u / (1 - double(k) * u); }
+namespace {
 
 // The rows of W or of W^T, the fewer, divided by `scale`.
 struct Rows {
@@ -131,22 +130,28 @@ template <class T> double gram_upper_bound(const T* w, int64_t rows, int64_t col
 
 template <class T> GramMatrix::GramMatrix(const T* w, int64_t rows, int64_t columns) {
   const Rows a = fewer_rows(w, rows, columns);
-  size_ = a.count, depth_ = a.length, scale_ = a.scale;
+  size_ = a.count, scale_ = a.scale;
   if (a.values.empty()) return;
-  values_ = gram(a.values.data(), size_, depth_);
+  values_ = gram(a.values.data(), size_, a.length);
   for (int64_t i = 0; i < size_; i++) trace_ += values_[i * size_ + i];
-  trace_ *= 1 + gamma(depth_ + size_) * 2;
+  trace_ *= 1 + gamma(a.length + size_) * 2;
+  error_ = gamma(a.length) * trace_;
+}
+
+GramMatrix::GramMatrix(std::vector<double> values, int64_t size, double error) : size_(size), error_(error), values_(std::move(values)) {
+  for (int64_t i = 0; i < size; i++) trace_ += values_[i * size + i];
+  trace_ = (trace_ + double(size) * error) * (1 + gamma(size) * 2);
 }
 
 // If the factorisation of A [m, m] runs to its end, the exact A has no eigenvalue below -gamma(m + 1) / (1 - gamma(m + 1)) trace(A)
 // (Higham, theorem 10.3 and |R_j|^2 <= a_jj / (1 - gamma); Rump 2006). Here A = (limit^2 - e) I - G with G off by at most
-// gamma(depth) trace(G) and the subtraction by u limit^2; e is the sum of all these, taken twice. So success means limit^2 I - W W^T >= 0.
+// `error` and the subtraction by u limit^2; e is the sum of all these, taken twice. So success means limit^2 I - W W^T >= 0.
 bool GramMatrix::within(double limit) const {
   if (!std::isfinite(scale_) || !(limit >= 0)) return false;
   if (scale_ == 0) return true;
   const double square = (limit / scale_) * (limit / scale_);
   if (trace_ * (1 + 4 * u) <= square) return true;
-  const double e = 2 * (gamma(size_ + 1) * double(size_) * square + gamma(depth_) * trace_ + 4 * u * square) + 1e-300;
+  const double e = 2 * (gamma(size_ + 1) * double(size_) * square + error_ + 4 * u * square) + 1e-300;
   std::vector<double> a(values_.size());
   for (int64_t i = 0; i < size_; i++)
     for (int64_t j = 0; j <= i; j++) a[i * size_ + j] = (i == j ? square - e : 0.0) - values_[i * size_ + j];

@@ -12,6 +12,9 @@ template <class T> double gram_upper_bound(const T* w, int64_t rows, int64_t col
 class GramMatrix {
  public:
   template <class T> GramMatrix(const T* w, int64_t rows, int64_t columns);
+  // A Gram matrix from elsewhere, its lower triangle in [size, size]. The true one differs by a symmetric matrix of norm <= error; its
+  // largest number is about 1.
+  GramMatrix(std::vector<double> values, int64_t size, double error);
   // True only if |W|_2 <= limit. False also where the limit is above the norm by less than about size * longer side * 1e-16, relative.
   bool within(double limit) const;
   // An upper bound of |W|_2 near the estimate given, which may be anything; the bound exceeds the norm by a fraction of what the
@@ -19,8 +22,9 @@ class GramMatrix {
   double upper_bound(double estimate) const;
 
  private:
-  int64_t size_ = 0, depth_ = 0;   // of the Gram matrix; numbers in each of its sums
+  int64_t size_ = 0;
   double scale_ = 1;               // W was divided by it, a power of two
-  double trace_ = 0;               // of the Gram matrix: |W / scale|_F^2
+  double trace_ = 0;               // of the true Gram matrix, from above: |W / scale|_F^2
+  double error_ = 0;               // the norm of what the true Gram matrix differs by from values, at most
   std::vector<double> values_;     // lower triangle of [size, size]
 };

@@ -17,6 +17,7 @@ struct Convolution {
   int64_t out, in, k, stride, padding, height, width, groups = 1;
 };
 
-// |A|_2 of that operator, from above. Within 1e-5 or so where the operator as a matrix has at most 2^20 numbers and at most 512 rows or
-// columns, and where k <= stride. Elsewhere the norm of the same on a torus, which is above by about (k / height)^2.
+// |A|_2 of that operator, from above. Within 2e-6 where the operator as a matrix has at most 2^20 numbers and at most 512 rows or columns,
+// and where k <= stride and padding = 0, as the patches then do not overlap: there it is the norm of the kernel reshaped. Elsewhere the
+// norm of the same on a torus, which is above by about (k / height)^2: 1 % or less from 56 x 56 on.
 template <class T> double conv_upper_bound(const T* kernel, const Convolution& shape);

@@ -60,8 +60,9 @@ int64_t torus_side(const Convolution& c, int64_t size) {
 }
 
 // Rounding. A number of R_l is a sum of columns * side^2 products at most; then come R_l +- R_l^T and the sum over (2 side - 1)^2 shifts with
-// roots that are off by 24 u, their products by 72 u. Real and imaginary part are each off by at most gamma(all these) times the sum of the absolute products, the
-// complex number by twice that at most; the sum of the absolute products over all shifts is |B| |B|^T with |B| = sum_t |B_t|.
+// roots that are off by 24 u, their products by 72 u. Real and imaginary part are each off by at most gamma(all these) times the sum of the
+// absolute products, the complex number by twice that at most; the sum of the absolute products over all shifts is |B| |B|^T with
+// |B| = sum_t |B_t|, number by number.
 TorusGram::TorusGram(const double* kernel, const Convolution& c)
     : side_((c.k + c.stride - 1) / c.stride), vertical_(torus_side(c, c.height)), horizontal_(torus_side(c, c.width)) {
   const int64_t out = c.out / c.groups, in = c.in / c.groups, s = c.stride;

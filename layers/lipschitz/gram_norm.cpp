@@ -1,8 +1,7 @@
 // gram_norm.cpp: Gram iteration, and positive definiteness by Cholesky.
 //
-// Rounding. u = 2^-53. A sum of k products, in any order and with or without fused multiply-add, is off by at most
-// gamma(k) = k u / (1 - k u) times the sum of the absolute products (Higham, Accuracy and Stability of Numerical Algorithms, 3.1). So a
-// computed A A^T with inner dimension k differs from the exact one by a matrix of norm <= gamma(k) | |A| |A|^T |_2 <= gamma(k) |A|_F^2.
+// Rounding (rounding.h). A computed A A^T with inner dimension k differs from the exact one by a matrix of norm
+// <= gamma(k) | |A| |A|^T |_2 <= gamma(k) |A|_F^2.
 // W is divided by a power of two so that its largest number lies in [0.5, 1): exact, and no square that matters underflows.
 #include "layers/lipschitz/gram_norm.h"
 
@@ -11,11 +10,12 @@
 #include <limits>
 
 #include "engine/small_gemm.h"
+#include "layers/lipschitz/rounding.h"
+#include "layers/lipschitz/singular_value.h"
+
+using rounding::gamma, rounding::u;
 
 namespace {
-
-constexpr double u = 0x1p-53;
-double gamma(int64_t k, double unit = u) { return double(k) * unit / (1 - double(k) * unit); }
 
 // W or W^T, whichever has fewer columns, divided by `scale`: column by column the rows a_i of the text above. Padded with columns of zeros.
 template <class T> struct Columns {
@@ -180,11 +180,12 @@ template <class T> double gram_upper_bound(const T* w, int64_t rows, int64_t col
 // cannot hold beside numbers near 1.
 template <class T> GramMatrix::GramMatrix(const T* w, int64_t rows, int64_t columns, Sums sums) {
   const auto take = [&](const auto& a, double error) {
-    size_ = a.count, stride_ = a.stride, scale_ = a.scale, error_ = error;
+    size_ = a.count, stride_ = a.stride, scale_ = a.scale;
     if (a.values.empty()) return;
     values_ = gram(a);
     for (int64_t i = 0; i < size_; i++) trace_ += values_[i * stride_ + i];
-    trace_ *= 1 + 2 * (error_ + gamma(size_));
+    trace_ *= 1 + 2 * (error + gamma(size_));
+    error_ = error * trace_;
   };
   const int64_t depth = std::max(rows, columns);
   if (std::is_same_v<T, float> && sums == Sums::f32)
@@ -193,26 +194,53 @@ template <class T> GramMatrix::GramMatrix(const T* w, int64_t rows, int64_t colu
     take(fewer_columns<double>(w, rows, columns), gamma(depth));
 }
 
+GramMatrix::GramMatrix(const std::vector<double>& values, int64_t size, double error)
+    : size_(size), stride_((size + lanes<double> - 1) / lanes<double> * lanes<double>), error_(error), values_(size * stride_, 0.0) {
+  for (int64_t i = 0; i < size; i++) {
+    std::copy_n(values.data() + i * size, i + 1, values_.data() + i * stride_);
+    trace_ += values[i * size + i];
+  }
+  trace_ = (trace_ + double(size) * error) * (1 + gamma(size) * 2);
+}
+
 // If the factorisation of A [m, m] runs to its end, the exact A has no eigenvalue below -gamma(m + 1) / (1 - gamma(m + 1)) trace(A)
 // (Higham, theorem 10.3 and |R_j|^2 <= a_jj / (1 - gamma); Rump 2006). Here A = (limit^2 - e) I - G with G off by at most
-// error trace(G) and the subtraction by u limit^2; e is the sum of all these, taken twice. So success means limit^2 I - W W^T >= 0.
+// `error` and the subtraction by u limit^2; e is the sum of all these, taken twice. So success means limit^2 I - W W^T >= 0.
 bool GramMatrix::within(double limit) const {
   if (!std::isfinite(scale_) || !(limit >= 0)) return false;
   if (scale_ == 0) return true;
   const double square = (limit / scale_) * (limit / scale_);
   if (trace_ * (1 + 4 * u) <= square) return true;
-  const double e = 2 * (gamma(size_ + 1) * double(size_) * square + 4 * u * square) + error_ * trace_ * (1 + 1e-6) + 1e-300;
+  const double e = 2 * (gamma(size_ + 1) * double(size_) * square + 4 * u * square) + error_ * (1 + 1e-6) + 1e-300;
   std::vector<double> a(values_.size());
   for (int64_t i = 0; i < size_; i++)
     for (int64_t j = 0; j <= i; j++) a[i * stride_ + j] = (i == j ? square - e : 0.0) - values_[i * stride_ + j];
   return factorizes(a, size_, stride_);
 }
 
+double GramMatrix::estimate(int steps) const {
+  const auto times = [&](const std::vector<double>& x) {   // by the lower triangle alone
+    std::vector<double> y(x.size(), 0.0);
+    for (int64_t i = 0; i < size_; i++) {
+      const double* row = values_.data() + i * stride_;
+      const double xi = x[i];
+      double sum = row[i] * xi;
+#pragma omp simd reduction(+ : sum)
+      for (int64_t j = 0; j < i; j++) sum += row[j] * x[j];
+#pragma GCC ivdep
+      for (int64_t j = 0; j < i; j++) y[j] += row[j] * xi;
+      y[i] += sum;
+    }
+    return y;
+  };
+  return values_.empty() ? scale_ : scale_ * std::sqrt(std::max(0.0, largest_eigenvalue(size_, steps, times)));
+}
+
 double GramMatrix::upper_bound(double estimate, double tolerance) const {
   if (!std::isfinite(scale_)) return scale_;
   if (scale_ == 0) return 0;
   const double largest = scale_ * std::sqrt(trace_) * (1 + 8 * u);   // the Frobenius norm
-  const double least = largest / std::sqrt(double(size_)) * (1 - 1e-9) * std::sqrt(1 - std::min(0.5, 4 * error_));
+  const double least = largest / std::sqrt(double(size_)) * (1 - 1e-9) * std::sqrt(1 - std::min(0.5, 4 * error_ / trace_));
   double low = std::clamp(std::isfinite(estimate) ? estimate : 0.0, least, largest), high = largest;
   for (double above = tolerance; above < 1 && low * (1 + above) < largest; above *= 8) {
     if (!within(low * (1 + above))) continue;

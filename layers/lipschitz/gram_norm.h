@@ -14,8 +14,13 @@ class GramMatrix {
   // f32: three times as fast where W is f32; what can be proved is then above the norm by up to 2e-6 |W|_F^2 / |W|_2^2 of it, relative.
   enum class Sums { f64, f32 };
   template <class T> GramMatrix(const T* w, int64_t rows, int64_t columns, Sums sums = Sums::f64);
+  // A Gram matrix from elsewhere, its lower triangle in [size, size]. The true one differs by a symmetric matrix of norm <= error; its
+  // largest number is about 1.
+  GramMatrix(const std::vector<double>& values, int64_t size, double error);
   // True only if |W|_2 <= limit. False also where the limit is above the norm by less than about size * longer side * 1e-16, relative.
   bool within(double limit) const;
+  // |W|_2 from below by so many steps of Lanczos: a step costs about a hundredth of a proof.
+  double estimate(int steps) const;
   // An upper bound of |W|_2, within `tolerance` (or three times it) of what can be proved. The estimate may be anything; near the norm it saves
   // proofs, each a factorisation.
   double upper_bound(double estimate, double tolerance) const;
@@ -24,6 +29,6 @@ class GramMatrix {
   int64_t size_ = 0, stride_ = 0;   // of the Gram matrix
   double scale_ = 1;                // W was divided by it, a power of two
   double trace_ = 0;                // of the Gram matrix, from above: |W / scale|_F^2
-  double error_ = 0;                // of its numbers, as a share of the trace
+  double error_ = 0;                // the norm of what the true Gram matrix differs by from values, at most
   std::vector<double> values_;      // lower triangle of [size, stride]
 };

@@ -67,11 +67,9 @@ double largest_eigenvalue(const Vector& diagonal, const Vector& off) {
 
 }  // namespace
 
-double largest_singular_value(const double* a, int64_t rows, int64_t columns) {
-  const bool wide = rows < columns;
-  const int64_t n = std::min(rows, columns);
+double largest_eigenvalue(int64_t n, int most_steps, const std::function<Vector(const Vector&)>& times) {
   if (n == 0) return 0;
-  const int steps = int(std::min<int64_t>(n, 120));
+  const int steps = int(std::min<int64_t>(n, most_steps));
   const RandomStream stream(0, "lanczos");
   Vector q(n);
   for (int64_t i = 0; i < n; i++) q[i] = normal_from(stream.words(0, i, 0)[0], stream.words(0, i, 0)[1]);
@@ -81,7 +79,7 @@ double largest_singular_value(const double* a, int64_t rows, int64_t columns) {
   for (int k = 0; k < steps && norm > 0; k++) {
     for (double& v : q) v /= norm;
     basis.push_back(q);
-    Vector y = gram_times(a, rows, columns, wide, q);
+    Vector y = times(q);
     diagonal.push_back(dot(y, q));
     for (int pass = 0; pass < 2; pass++)   // twice is enough
       for (const Vector& b : basis) {
@@ -93,5 +91,10 @@ double largest_singular_value(const double* a, int64_t rows, int64_t columns) {
     if (k + 1 < steps) off.push_back(norm);
     q = std::move(y);
   }
-  return std::sqrt(largest_eigenvalue(diagonal, off));
+  return largest_eigenvalue(diagonal, off);
+}
+
+double largest_singular_value(const double* a, int64_t rows, int64_t columns) {
+  const bool wide = rows < columns;
+  return std::sqrt(largest_eigenvalue(std::min(rows, columns), 120, [&](const Vector& x) { return gram_times(a, rows, columns, wide, x); }));
 }

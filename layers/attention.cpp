@@ -115,25 +115,33 @@ Tensor Attention::operator()(const Tensor& x, const Mode& mode) const {
 
 namespace {
 
-// The bias of one of a layer's equal blocks of rows; l2.
-double bias_length(const Linear& l, int64_t block, int64_t blocks) {
-  if (!l.bias) return 0;
+// The l2 norms of a layer's bias over each of so many equal blocks of rows.
+std::vector<double> bias_lengths(const Linear& l, size_t blocks) {
+  std::vector<double> lengths(blocks, 0.0);
+  if (!l.bias) return lengths;
   const std::vector<double> values = l.bias.raw().values();
-  const size_t rows = values.size() / size_t(blocks);
-  double squares = 0;
-  for (size_t i = size_t(block) * rows; i < size_t(block + 1) * rows; i++) squares += values[i] * values[i];
-  return std::sqrt(squares) * (1 + 1e-12);
+  const size_t rows = values.size() / blocks;
+  for (size_t i = 0; i < values.size(); i++) lengths[i / rows] += values[i] * values[i];
+  for (double& length : lengths) length = std::sqrt(length) * (1 + 1e-12);
+  return lengths;
 }
 
 }  // namespace
 
-Attention::HeadNorms Attention::head_norms(const NormSource& norms, int head) const {
-  const bool tied = part.similarity == Similarity::l2;
-  const Linear &lq = fused() ? qkv : q_proj, &lk = fused() ? qkv : tied ? q_proj : k_proj, &lv = fused() ? qkv : v_proj;
-  const int heads = place.heads, blocks = fused() ? 3 * heads : heads;
-  const int at[] = {head, fused() ? heads + head : head, fused() ? 2 * heads + head : head};
-  return {lq.weight.block_norms(norms)[at[0]], lk.weight.block_norms(norms)[at[1]], lv.weight.block_norms(norms)[at[2]],
-          bias_length(lq, at[0], blocks), bias_length(lk, at[1], blocks), bias_length(lv, at[2], blocks)};
+std::vector<Attention::HeadNorms> Attention::head_norms(const NormSource& norms) const {
+  const size_t heads = size_t(place.heads);
+  const auto blocks = [&](const Linear& l) { return std::pair{l.weight.block_norms(norms), bias_lengths(l, size_t(l.weight.raw.info().row_blocks))}; };
+  std::vector<HeadNorms> all;
+  if (fused()) {
+    const auto [w, b] = blocks(qkv);
+    for (size_t h = 0; h < heads; h++) all.push_back({w[h], w[heads + h], w[2 * heads + h], b[h], b[heads + h], b[2 * heads + h]});
+    return all;
+  }
+  const auto [q, q_bias] = blocks(q_proj);
+  const auto [k, k_bias] = blocks(part.similarity == Similarity::l2 ? q_proj : k_proj);
+  const auto [v, v_bias] = blocks(v_proj);
+  for (size_t h = 0; h < heads; h++) all.push_back({q[h], k[h], v[h], q_bias[h], k_bias[h], v_bias[h]});
+  return all;
 }
 
 // No row of logits is longer than `length` and no logit larger than `largest`. |q_i . k_j| <= |Wq x_i| |Wk x_j| with biases as a further channel of
@@ -156,14 +164,15 @@ std::vector<double> Attention::entropy_floors(const NormSource& norms, const Inp
   std::vector<double> floors(size_t(place.heads), 0.0);
   if (place.shift > 0) return floors;   // a mask leaves some tokens next to nobody
   const double bias = bias_table ? max_abs(bias_table) / part.temperature : 0;
-  for (int head = 0; head < place.heads; head++) {
-    LogitReach reach = logit_reach(head_norms(norms, head), input);
+  const std::vector<HeadNorms> all = head_norms(norms);
+  for (size_t head = 0; head < all.size(); head++) {
+    LogitReach reach = logit_reach(all[head], input);
     reach.length = (reach.length + std::sqrt(double(tokens())) * bias) / temperature;
     reach.largest = (reach.largest + bias) / temperature;
     const auto floor = [&](int64_t n) { return std::max(entropy_floor(n, reach.length), std::log(double(n)) - 2 * reach.largest); };
     double sum = 0;
     for (int64_t i = place.causal ? 1 : tokens(); i <= tokens(); i++) sum += floor(i);   // causal: token i sees i + 1
-    floors[size_t(head)] = std::max(0.0, place.causal ? sum / double(tokens()) : sum);
+    floors[head] = std::max(0.0, place.causal ? sum / double(tokens()) : sum);
   }
   return floors;
 }
@@ -175,8 +184,7 @@ Bound Attention::bound(const Domain& in, BoundTrace& trace) const {
   const Linear& lv = fused() ? qkv : v_proj;
   Real reach_q = 0, reach_k = 0;
   std::vector<AttentionHead> heads;
-  for (int i = 0; i < place.heads; i++) {
-    const HeadNorms h = head_norms(trace.norms, i);
+  for (const HeadNorms& h : head_norms(trace.norms)) {
     heads.push_back({Real(tokens()), Real(head_width()), h.q, h.k, h.v, h.q * in.radius + h.q_bias, h.k * in.radius + h.k_bias,
                      h.v * in.radius + h.v_bias, logit_scale() / trace.temperature});
     reach_q = std::max(reach_q, heads.back().reach_q), reach_k = std::max(reach_k, heads.back().reach_k);

@@ -76,7 +76,7 @@ struct Attention {
     double length, largest;
   };
   bool fused() const { return bool(qkv.weight.raw); }
-  HeadNorms head_norms(const NormSource& norms, int head) const;
+  std::vector<HeadNorms> head_norms(const NormSource& norms) const;
   LogitReach logit_reach(const HeadNorms& h, const InputSquares& input) const;
   HeadBound head_bound(const AttentionHead& head, double temperature) const;
   WindowAttention config(double temperature) const;

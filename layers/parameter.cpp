@@ -124,15 +124,17 @@ double l2_norm(const Parameter& p) {
   return rounded_up(std::sqrt(s), values.size());
 }
 
-double longest_row(const Parameter& p) {
+double longest_row_of(const Parameter& p, int64_t rows) {
   const Tensor raw = p.raw();
-  const std::vector<double> values = raw.values();
-  const size_t width = size_t(raw.dim(-1));
+  const int64_t width = raw.size() / rows;
   double longest = 0;
-  for (size_t begin = 0; begin < values.size(); begin += width) {
-    double squares = 0;
-    for (size_t i = begin; i < begin + width; i++) squares += values[i] * values[i];
-    longest = std::max(longest, squares);
-  }
-  return rounded_up(std::sqrt(longest), width);
+  dispatch(raw.dtype(), [&]<class T>() {
+    for (const T* row = raw.data<T>(); row < raw.data<T>() + raw.size(); row += width) {
+      double squares = 0;
+#pragma omp simd reduction(+ : squares)
+      for (int64_t i = 0; i < width; i++) squares += double(row[i]) * double(row[i]);
+      longest = std::max(longest, squares);
+    }
+  });
+  return rounded_up(std::sqrt(longest), size_t(width));
 }

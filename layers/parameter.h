@@ -125,4 +125,5 @@ struct Buffer {
 // Norms of small parameters, for the bounds: never below the truth.
 double max_abs(const Parameter& p);
 double l2_norm(const Parameter& p);
-double longest_row(const Parameter& p);   // l2, over the last dimension
+double longest_row_of(const Parameter& p, int64_t rows);   // l2, of so many equal rows
+inline double longest_row(const Parameter& p) { return longest_row_of(p, p.raw().size() / p.raw().dim(-1)); }   // over the last dimension

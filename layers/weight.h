@@ -58,16 +58,7 @@ struct Weight {
   // The longest row of the map, a kernel's channel in a depthwise convolution.
   double longest_row() const {
     if (kind == WeightPart::weight_norm) return std::abs(factor) * max_abs(gain);
-    const Tensor w = raw.raw();
-    const std::vector<double> values = w.values();
-    const size_t columns = values.size() / size_t(w.dim(0));
-    double longest = 0;
-    for (size_t begin = 0; begin < values.size(); begin += columns) {
-      double squares = 0;
-      for (size_t i = begin; i < begin + columns; i++) squares += values[i] * values[i];
-      longest = std::max(longest, squares);
-    }
-    return std::abs(scalar()) * std::sqrt(longest) * (1 + 1e-12);   // its own rounding
+    return std::abs(scalar()) * longest_row_of(raw, raw.raw().dim(0));
   }
   BoundKind norm_kind(const NormSource& norms) const { return kind == WeightPart::weight_norm ? BoundKind::certified : norms.kind(); }
 

@@ -8,8 +8,11 @@
 
 namespace {
 
-// How far above a norm, relative, a bound of it may be that a weight is divided by.
-constexpr double proof_tolerance = 1e-5;
+// A bound of |W|_2 to divide a weight by: 1e-10 above the estimate where that can be proved, else within about 1e-5 of the norm.
+double proved_bound(const GramMatrix& gram, double estimate) {
+  const double close = estimate * (1 + 1e-10);
+  return gram.within(close) ? close : gram.upper_bound(estimate, 1e-5);
+}
 
 // As much smaller than the limit as storing the quotient can make it larger: each number is rounded by half an epsilon, which moves the
 // spectral norm by at most that part of the Frobenius norm.
@@ -94,7 +97,7 @@ template <class T> void Constraint::map(const WeightMatrix& m, int64_t index, do
     case Method::soft_cap: {
       std::optional<double> k = update_norm(m);
       if (k) *k += options_.sigma_max * (1 - decay);
-      else k = GramMatrix(w, m.rows, m.columns).upper_bound(estimate<T>(m, index, left, right), proof_tolerance) / m.scale();
+      else k = proved_bound(GramMatrix(w, m.rows, m.columns), estimate<T>(m, index, left, right)) / m.scale();
       const double strength = soft_cap_strength(options_.sigma_max, *k) / (m.scale() * m.scale());
       return strength > 0 ? soft_cap(w, m.rows, m.columns, strength) : void();
     }
@@ -113,7 +116,7 @@ template <class T> void Constraint::enforce(const WeightMatrix& m, int64_t index
   const GramMatrix gram(w, m.rows, m.columns);
   if (gram.within(limit(m))) return;
   std::vector<double> left, right;
-  const double bound = gram.upper_bound(estimate<T>(m, index, left, right), proof_tolerance);
+  const double bound = proved_bound(gram, estimate<T>(m, index, left, right));
   if (!std::isfinite(bound)) return;   // a weight that is not finite is for the guard
   multiply(w, m.size(), storable<T>(limit(m), m.smaller()) / bound);
 }

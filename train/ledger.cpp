@@ -66,6 +66,19 @@ Ledger::Ledger(const RunPaths& paths, Training& training, std::optional<int64_t>
   if (!history_.columns().empty()) pnac_ = table(paths.pnac(), with_step(history_.columns()));
   entropy_ = table(paths.entropy(), with_step(heads));
   norms_ = table(paths.norms(), with_step(norms));
+  std::vector<std::string> certified{"kind", "blame", "log10_bound_l2", "log10_bound_rms"}, stages;
+  certified.insert(certified.end(), layers.begin(), layers.end());
+  for (const Stage& stage : training.model->stages) stages.push_back(stage.name);
+  stages.push_back("network");
+  certified_ = table(paths.certified(), with_step(certified));
+  measured_ = table(paths.measured(), with_step(stages));
+  std::vector<Alarms::Head> alarm_heads;
+  for (const Attention* a : attentions_)
+    for (int h = 0; h < a->place.heads; h++) alarm_heads.push_back({heads[alarm_heads.size()], std::log(double(a->tokens()))});
+  std::vector<std::string> names;
+  for (const int i : weights_) names.push_back(store.parameters()[i].name);
+  alarms_ = std::make_unique<Alarms>(Alarms::Options{training.recipe.ledger.entropy_alarm, training.recipe.ledger.norm_alarm}, alarm_heads, names);
+  if (first_step) alarms_->restore(read_csv(paths.events(), {"kind", "layer", "message"}), read_csv(paths.norms()));
   write_file_atomically(paths.ledger(), about.dump(1) + "\n");
 }
 
@@ -78,8 +91,9 @@ void Ledger::before_update(int64_t step, const StepResult& result) {
     for (const double floor : a->entropy_floors(*training_.norms, result.entropies.inputs[a->index], training_.temperature)) entropy_floors_.push_back(floor);
 }
 
-void Ledger::step(const StepRow& row, const StepResult& result) {
+std::vector<Alarms::Event> Ledger::step(const StepRow& row, const StepResult& result) {
   std::vector<double> entropies;
+  std::vector<Alarms::Event> alarms;
   if (pnac_) {
     history_.note();
     if (history_.full() && (row.step + 1) % history_.window == 0) pnac_->add(row.step).add_all(history_.pnac()).end_row();
@@ -97,7 +111,9 @@ void Ledger::step(const StepRow& row, const StepResult& result) {
     lipschitz_->end_row();
 
     norms_->add(row.step);
-    for (const int i : weights_) norms_->add(training_.norms->sigma(i));
+    std::vector<double> sigmas;
+    for (const int i : weights_) sigmas.push_back(training_.norms->sigma(i));
+    norms_->add_all(sigmas);
     for (const Parameter& alpha : training_.model->scales()) norms_->add(max_abs(alpha));
     for (const int i : weights_) norms_->add(result.gradient.parameters[i]);
     const ParameterStore& store = training_.model->store;
@@ -107,11 +123,30 @@ void Ledger::step(const StepRow& row, const StepResult& result) {
     norms_->end_row();
     write_entropies(row, result, entropies);
     entropy_floor_->add(row.step).add_all(entropy_floors_).end_row();
+    alarms = alarms_->row(entropies, sigmas);
+    for (const Alarms::Event& alarm : alarms) event(row.step, alarm.kind, alarm.layer, alarm.message);
+    const int every = training_.recipe.ledger.certify_every;
+    if (every > 0 && row.step % every == 0) certify(row.step);
   }
   steps_->add(row.step).add(row.epoch).add(row.samples).add(result.loss).add(row.lr).add(result.gradient.total).add(row.images_per_s)
       .add(row.data_wait).add(log10_l2_).add(network_kind_).add(network_blame_).add(log10_rms_).end_row();
   write_tensorboard(row, result, entropies);
+  return alarms;
 }
+
+void Ledger::certify(int64_t step) {
+  if (step == certified_step_) return;
+  certified_step_ = step;
+  training_.certified->measure(training_.workers, *training_.norms);
+  training_.spectral->iterate(training_.workers, false);
+  const ModelBound bound = bound_model(training_, *training_.certified);
+  certified_->add(step).add(name_of(bound.network.kind)).add(bound.network.blame).add(double(std::log10(bound.network.lipschitz)))
+      .add(double(std::log10(bound.network.rms)));
+  for (const auto& layer : bound.trace.layers) certified_->add(double(layer.bound.lipschitz));
+  certified_->end_row();
+}
+
+void Ledger::measure(int64_t step, const Input& samples) { measured_->add(step).add_all(training_.stretches(samples)).end_row(); }
 
 void Ledger::write_entropies(const StepRow& row, const StepResult& result, std::vector<double>& entropies) {
   entropy_->add(row.step);
@@ -155,7 +190,8 @@ void Ledger::event(int64_t step, const std::string& kind, const std::string& lay
 }
 
 void Ledger::sync() {
-  for (CsvTable* table : {steps_.get(), lipschitz_.get(), norms_.get(), entropy_.get(), entropy_floor_.get(), pnac_.get(), epochs_.get(), events_.get()})
+  for (CsvTable* table : {steps_.get(), lipschitz_.get(), certified_.get(), measured_.get(), norms_.get(),
+                           entropy_.get(), entropy_floor_.get(), pnac_.get(), epochs_.get(), events_.get()})
     if (table) table->sync();
   tensorboard_.flush();
 }

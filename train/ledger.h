@@ -3,6 +3,7 @@
 #include <memory>
 #include <optional>
 
+#include "train/alarms.h"
 #include "train/csv_table.h"
 #include "train/event_file.h"
 #include "train/statistics_history.h"
@@ -29,7 +30,11 @@ class Ledger {
   // What a row says of the weights that the step was made with: how low their attention's entropy can be.
   void before_update(int64_t step, const StepResult& result);
   // After the update: one power iteration on every weight, the bounds, and a row in each table.
-  void step(const StepRow& row, const StepResult& result);
+  // Returns what this row is an alarm of; the events are written.
+  std::vector<Alarms::Event> step(const StepRow& row, const StepResult& result);
+  // At an evaluation: the certified bound of the weights as they are, and the largest stretches found on samples.
+  void certify(int64_t step);
+  void measure(int64_t step, const Input& samples);
   void epoch(const EpochRow& row);
   void event(int64_t step, const std::string& kind, const std::string& layer, const std::string& message);
   void sync();   // before a checkpoint is sealed
@@ -42,7 +47,7 @@ class Ledger {
   void write_entropies(const StepRow& row, const StepResult& result, std::vector<double>& entropies);
 
   Training& training_;
-  std::unique_ptr<CsvTable> steps_, lipschitz_, norms_, entropy_, entropy_floor_, pnac_, epochs_, events_;
+  std::unique_ptr<CsvTable> steps_, lipschitz_, certified_, measured_, norms_, entropy_, entropy_floor_, pnac_, epochs_, events_;
   EventFile tensorboard_;
   StatisticsHistory history_;
   std::vector<const Attention*> attentions_;
@@ -52,5 +57,7 @@ class Ledger {
   double log10_l2_ = std::numeric_limits<double>::quiet_NaN(), log10_rms_ = log10_l2_;
   std::string network_kind_, network_blame_;
   std::vector<double> entropy_floors_;   // of the row to come
+  std::unique_ptr<Alarms> alarms_;
+  int64_t certified_step_ = -1;          // of the last row of certified.csv
   double entropy_mean_ = 0;
 };

@@ -258,12 +258,19 @@ struct EmaRecipe {
 };
 
 struct LedgerRecipe {
-  int every = 1, power_iterations = 1;
+  int every = 1, power_iterations = 1, certify_every = 100, measure_samples = 8;
+  double entropy_alarm = 0.02, norm_alarm = 10;
 
   static void each_key(auto& ledger, auto&& key) {
     key("every", ledger.every, at_least(0), "steps between two rows of bounds, entropies and norms; 0: never");
     key("power_iterations", ledger.power_iterations, between(1, 1000),
         "of each weight and row, starting from the row before");
+    key("certify_every", ledger.certify_every, at_least(0), "steps between two rows of certified bounds; each evaluation has one too. 0: only those");
+    key("measure_samples", ledger.measure_samples, between(0, 4096),
+        "validation samples on which each evaluation looks for the largest stretch, of the network and of each stage; 0: none");
+    key("entropy_alarm", ledger.entropy_alarm, between(0.0, 1.0),
+        "share of the most that a head's entropy can be, below which an event says that it has collapsed; 0: no alarm");
+    key("norm_alarm", ledger.norm_alarm, at_least(0), "growth of a spectral norm over 100 rows that is an event, where the norm is above 1; 0: no alarm");
   }
   bool operator==(const LedgerRecipe&) const = default;
 };

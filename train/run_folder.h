@@ -17,6 +17,8 @@ struct RunPaths {
   std::filesystem::path ledger() const { return root / "ledger.json"; }             // what the layers are
   std::filesystem::path steps() const { return root / "steps.csv"; }                // one row a step
   std::filesystem::path lipschitz() const { return root / "lipschitz.csv"; }
+  std::filesystem::path certified() const { return root / "certified.csv"; }        // one row at some steps and at each evaluation
+  std::filesystem::path measured() const { return root / "measured.csv"; }          // one row an evaluation
   std::filesystem::path norms() const { return root / "norms.csv"; }
   std::filesystem::path entropy() const { return root / "entropy.csv"; }
   std::filesystem::path entropy_floor() const { return root / "entropy_floor.csv"; }

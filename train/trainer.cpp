@@ -15,7 +15,7 @@
 namespace {
 
 constexpr int initial_power_iterations = 30;
-constexpr size_t flight_steps = 64, named_images = 20;
+constexpr size_t flight_steps = 64, named_images = 20, named_alarms = 20;
 
 using Clock = std::chrono::steady_clock;
 double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
@@ -150,7 +150,8 @@ void Trainer::step(std::vector<Batch>& batches, double wait) {
   StepRow row{position_.step, position_.epoch, (position_.step + 1) * result.images, lr, 0, wait};
   row.images_per_s = double(result.images) / (since(start) + wait);
   images_per_s_ = images_per_s_ == 0 ? row.images_per_s : 0.98 * images_per_s_ + 0.02 * row.images_per_s;
-  ledger_->step(row, result);
+  for (const Alarms::Event& alarm : ledger_->step(row, result))
+    if (++alarms_ <= named_alarms) progress_.log(fmt::format("step {}: {} {}: {}", row.step, alarm.kind, alarm.layer, alarm.message));
   recent_.push_back(fmt::format(R"({{"step":{},"loss":{},"grad_norm":{},"lr":{},"entropy":{}}})", row.step, result.loss,
                                 result.gradient.total, lr, ledger_->entropy_mean()));
   if (recent_.size() > flight_steps) recent_.pop_front();
@@ -196,11 +197,21 @@ void Trainer::evaluate() {
   report_damaged(*val_.source, "validation", looked_at_val_);
   row.damaged = int64_t(damaged_.size());
   ledger_->epoch(row);
+  ledger_->certify(last_step());
+  measure();
   const double n = double(std::max<int64_t>(1, row.result.images));
   last_top1_ = row.result.top1 / n;
   best_top1_ = std::max(best_top1_, last_top1_);
   progress_.log(fmt::format("epoch {}: top-1 {:.2f} %, top-5 {:.2f} %, loss {:.4f}, {:.0f} images/s", position_.epoch, 100 * last_top1_,
                             100 * row.result.top5 / n, row.result.loss / n, images_per_s_));
+}
+
+// On the first samples of the validation set, whatever their number was for.
+void Trainer::measure() {
+  Batch batch;
+  val_.source->start(0);
+  if (recipe_.ledger.measure_samples == 0 || !val_.source->next(batch)) return;
+  ledger_->measure(last_step(), make_input(batch, recipe_, 0, 0, false));
 }
 
 void Trainer::save() {

@@ -25,6 +25,7 @@ class Trainer {
   void end_epoch();
   void step(std::vector<Batch>& batches, double wait);
   void evaluate();
+  void measure();
   void report_damaged(const BatchSource& loader, const char* split, size_t& looked_at);
   [[noreturn]] void refuse(const std::vector<Input>& inputs, const StepResult& result, double lr);
   void save();
@@ -46,4 +47,5 @@ class Trainer {
   std::deque<std::string> recent_;   // JSON of the last steps, for the flight recorder
   double images_per_s_ = 0, best_top1_ = 0, last_top1_ = 0;
   int64_t steps_per_epoch_ = 0;
+  int alarms_ = 0;
 };

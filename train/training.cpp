@@ -58,6 +58,7 @@ OptimizerOptions optimizer_options(const Recipe& recipe) {
 Training::Training(const Recipe& recipe, bool for_training) : recipe(recipe), model(build_model(recipe)), workers(recipe_threads(recipe)) {
   model->store.finalize(master_dtype(recipe), for_training ? recipe.run.shards : 0, uint64_t(recipe.run.seed));
   norms = std::make_unique<SpectralNorms>(model->store);
+  certified = std::make_unique<CertifiedNorms>(model->store);
   spectral = std::make_unique<SpectralWeights>(model->store);
   spectral->start(workers);
   temperature = for_training ? 1 : recipe.schedule.temperature;
@@ -88,10 +89,10 @@ int64_t Training::micro_batch(int64_t in_shard, Pass pass) const {
   return std::clamp<int64_t>((5 << 20) / (model->widest_activation() * 4), 1, whole);
 }
 
-Tensor Training::input_of(const Input& batch, int64_t first, int64_t count) const {
+Tensor Training::input_of(const Input& batch, int64_t first, int64_t count, std::optional<DType> dtype) const {
   if (batch.tokens) return batch.tokens.slice(first, count);
   const int patch = model->input_patch;
-  if (batch.pixels) return patchify_pixels(batch.pixels, batch.plan, patch, first, count, recipe_dtype(recipe));
+  if (batch.pixels) return patchify_pixels(batch.pixels, batch.plan, patch, first, count, dtype.value_or(recipe_dtype(recipe)));
   return patchify(batch.images.slice(first, count), patch);
 }
 

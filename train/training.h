@@ -1,11 +1,12 @@
 // training.h: a model in training: the batch split over shards, forward and backward, the guard, and the update.
 #pragma once
 #include <memory>
+#include <optional>
 
 #include "data/batch.h"
 #include "engine/profile.h"
 #include "engine/workers.h"
-#include "layers/lipschitz/spectral_norms.h"
+#include "layers/lipschitz/certified_norms.h"
 #include "layers/lipschitz/spectral_weights.h"
 #include "models/model.h"
 #include "train/optimizer.h"
@@ -63,6 +64,9 @@ class Training {
 
   // Logits of a whole batch at once, in the dtype of activations, by all cores.
   Tensor logits(const Input& batch, Pass pass = Pass::evaluation);
+  // The largest stretch (l2) that an ascent from the first recipe.ledger.measure_samples of a batch finds of each stage, and last of the network, in
+  // evaluation; a text's network begins behind its embedding, whose own column is nan.
+  std::vector<double> stretches(const Input& batch);
   // Adds the sums (not means) of a batch; logits [B, K] in f32 if asked for.
   void evaluate(const Input& batch, EvalResult& sums, Tensor* logits = nullptr);
 
@@ -70,6 +74,7 @@ class Training {
   std::unique_ptr<Model> model;
   Workers workers;
   std::unique_ptr<SpectralNorms> norms;
+  std::unique_ptr<CertifiedNorms> certified;
   std::unique_ptr<SpectralWeights> spectral;
   double temperature;   // all attention logits are divided by it too: the schedule's; the trainer changes it when its time comes
   std::unique_ptr<Optimizer> optimizer;
@@ -85,7 +90,7 @@ class Training {
   void add_costs(const std::vector<std::map<std::string, OpCost>>& shards);
   Mode mode_of(Pass pass, uint32_t step, int64_t first_sample) const;
   EntropySums no_entropies() const;
-  Tensor input_of(const Input& batch, int64_t first, int64_t count) const;
+  Tensor input_of(const Input& batch, int64_t first, int64_t count, std::optional<DType> dtype = {}) const;   // of activations unless given
   Tensor loss_of(const Tensor& logits, const Input& batch, int64_t first, int64_t count, double weight) const;
   // One shard's part of one batch; returns its part of the loss.
   double run_shard(const Input& batch, int shard, double weight, Pass pass, const Mode& mode, EntropySums& entropies);

@@ -50,7 +50,8 @@ template <class T, class From> Columns<T> fewer_columns(const From* w, int64_t r
   return a;
 }
 
-constexpr int64_t block = 96;
+constexpr int64_t block = 48;
+constexpr int lanczos_steps = 32;
 
 // The lower triangle of A A^T, [count, stride], in blocks; some numbers above the diagonal are written too. Sums of f32 products run over
 // `f32_run` of them and are then added in f64.
@@ -242,13 +243,19 @@ double GramMatrix::upper_bound(double estimate, double tolerance) const {
   const double largest = scale_ * std::sqrt(trace_) * (1 + 8 * u);   // the Frobenius norm
   const double least = largest / std::sqrt(double(size_)) * (1 - 1e-9) * std::sqrt(1 - std::min(0.5, 4 * error_ / trace_));
   double low = std::clamp(std::isfinite(estimate) ? estimate : 0.0, least, largest), high = largest;
-  for (double above = tolerance; above < 1 && low * (1 + above) < largest; above *= 8) {
+  // A step of Lanczos costs a twentieth of a proof: too dear for an estimate that is good, cheap for one that is not.
+  bool searched = false;
+  for (double above = tolerance; above < 1 && low * (1 + above) < largest; above *= 4) {
+    if (!searched && above > 16 * tolerance) {
+      low = std::clamp(this->estimate(lanczos_steps), low, largest);
+      searched = true, above = tolerance;
+    }
     if (!within(low * (1 + above))) continue;
     high = low * (1 + above);
-    if (above > tolerance) low *= 1 + above / 8;   // which failed
+    if (above > tolerance) low *= 1 + above / 4;   // which failed
     break;
   }
-  while (high > low * (1 + 2 * tolerance)) {
+  while (high > low * (1 + 3.001 * tolerance)) {
     const double middle = 0.5 * (low + high);
     (within(middle) ? high : low) = middle;
   }

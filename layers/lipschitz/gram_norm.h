@@ -19,10 +19,10 @@ class GramMatrix {
   GramMatrix(const std::vector<double>& values, int64_t size, double error);
   // True only if |W|_2 <= limit. False also where the limit is above the norm by less than about size * longer side * 1e-16, relative.
   bool within(double limit) const;
-  // |W|_2 from below by so many steps of Lanczos: a step costs about a hundredth of a proof.
+  // |W|_2 from below by so many steps of Lanczos.
   double estimate(int steps) const;
-  // An upper bound of |W|_2, within `tolerance` (or three times it) of what can be proved. The estimate may be anything; near the norm it saves
-  // proofs, each a factorisation.
+  // An upper bound of |W|_2, within four times the tolerance of what can be proved. The estimate may be anything; near the norm it saves proofs, each a
+  // factorisation.
   double upper_bound(double estimate, double tolerance) const;
 
  private:

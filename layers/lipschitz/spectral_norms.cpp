@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "engine/small_gemm.h"
+
 namespace {
 
 // One read of W does both products: y_r = w_r v, then z += y_r w_r. Returns |y| = |W v| for |v| = 1; v becomes z / |z|.
@@ -28,46 +30,71 @@ template <class T> double matrix_step(const T* w, int64_t rows, int64_t columns,
   return std::sqrt(squares);
 }
 
-// Zero-padded correlation of a [height, width] map with a kernel; adjoint: with the kernel turned around.
-void correlate(const float* x, const float* kernel, bool adjoint, int64_t height, int64_t width, int64_t k, float* y) {
-  const int64_t half = k / 2;
-  std::fill_n(y, height * width, 0.0f);
-  for (int64_t ky = 0; ky < k; ky++)
-    for (int64_t kx = 0; kx < k; kx++) {
-      const float w = adjoint ? kernel[(k - 1 - ky) * k + k - 1 - kx] : kernel[ky * k + kx];
-      const int64_t dy = ky - half, dx = kx - half;
-      const int64_t x_begin = std::max<int64_t>(0, -dx), x_end = std::min(width, width - dx);
-      for (int64_t row = std::max<int64_t>(0, -dy); row < std::min(height, height - dy); row++) {
-        const float* in = x + (row + dy) * width + dx;
-        float* out = y + row * width;
-#pragma GCC ivdep
-        for (int64_t col = x_begin; col < x_end; col++) out[col] += w * in[col];
-      }
-    }
-}
-
 double norm_of(const float* x, int64_t n) {
   double s = 0;
   for (int64_t i = 0; i < n; i++) s += double(x[i]) * x[i];
   return std::sqrt(s);
 }
 
-// Each channel is an operator of its own, so each is iterated with a vector of its own; the norm is the largest of them.
-template <class T> double depthwise_step(const T* w, const ParameterInfo& info, std::vector<float>& v) {
-  const int64_t channels = info.shape[0], k = info.shape[2], n = info.map_height * info.map_width;
-  std::vector<float> y(n), kernel(k * k);
-  double largest = 0;
-  for (int64_t c = 0; c < channels; c++) {
-    for (int64_t i = 0; i < k * k; i++) kernel[i] = float(w[c * k * k + i]);
-    float* x = v.data() + c * n;
-    correlate(x, kernel.data(), false, info.map_height, info.map_width, k, y.data());
-    const double sigma = norm_of(y.data(), n);
-    largest = std::isfinite(sigma) ? std::max(largest, sigma) : sigma;
-    correlate(y.data(), kernel.data(), true, info.map_height, info.map_width, k, x);
-    const double norm = norm_of(x, n);
-    if (norm > 0 && std::isfinite(norm))
-      for (int64_t i = 0; i < n; i++) x[i] = float(x[i] / norm);
+// Zero-padded correlation of every channel with its own kernel, channels side by side: x, y [height * width, stride], taps [k * k, stride]; stride is
+// a multiple of a vector. Adjoint: with the kernels turned around.
+void correlate(const float* x, const float* taps, bool adjoint, const ParameterInfo& info, int64_t stride, float* y) {
+  using V = Vector<float>;
+  constexpr int64_t vectors = 4, lane = lanes<float>;
+  const int64_t height = info.map_height, width = info.map_width, k = info.shape[2], half = k / 2;
+  for (int64_t c = 0; c < stride; c += vectors * lane) {   // outermost: the taps of so many channels stay in the first cache
+    const int64_t count = std::min(vectors, (stride - c) / lane);
+    for (int64_t row = 0; row < height; row++)
+      for (int64_t column = 0; column < width; column++) {
+        V::type sums[vectors] = {};
+        for (int64_t ky = std::max<int64_t>(0, half - row); ky < std::min(k, height + half - row); ky++)
+          for (int64_t kx = std::max<int64_t>(0, half - column); kx < std::min(k, width + half - column); kx++) {
+            const int64_t tap = adjoint ? k * k - 1 - (ky * k + kx) : ky * k + kx;
+            const float *w = taps + tap * stride + c, *in = x + ((row + ky - half) * width + column + kx - half) * stride + c;
+            if (count == vectors)
+#pragma GCC unroll 4
+              for (int64_t v = 0; v < vectors; v++) sums[v] += V::load(w + v * lane) * V::load(in + v * lane);
+            else
+              for (int64_t v = 0; v < count; v++) sums[v] += V::load(w + v * lane) * V::load(in + v * lane);
+          }
+        for (int64_t v = 0; v < count; v++) V::store(y + (row * width + column) * stride + c + v * lane, sums[v]);
+      }
   }
+}
+
+// The norm of each channel's map in x [n, stride].
+std::vector<double> channel_norms(const std::vector<float>& x, int64_t stride) {
+  std::vector<double> squares(stride, 0.0);
+  for (size_t begin = 0; begin < x.size(); begin += size_t(stride))
+#pragma omp simd
+    for (int64_t c = 0; c < stride; c++) squares[size_t(c)] += double(x[begin + size_t(c)]) * double(x[begin + size_t(c)]);
+  for (double& s : squares) s = std::sqrt(s);
+  return squares;
+}
+
+int64_t padded_channels(const ParameterInfo& info) { return (info.shape[0] + lanes<float> - 1) / lanes<float> * lanes<float>; }
+
+void normalise_channels(std::vector<float>& x, int64_t stride) {
+  std::vector<double> norms = channel_norms(x, stride);
+  std::vector<float> factors(norms.size(), 1.0f);
+  for (size_t c = 0; c < norms.size(); c++)
+    if (norms[c] > 0 && std::isfinite(norms[c])) factors[c] = float(1 / norms[c]);
+  for (size_t begin = 0; begin < x.size(); begin += size_t(stride))
+#pragma omp simd
+    for (int64_t c = 0; c < stride; c++) x[begin + size_t(c)] *= factors[size_t(c)];
+}
+
+// Each channel is an operator of its own, so each is iterated with a vector of its own; the norm is the largest of them. v [map, stride].
+template <class T> double depthwise_step(const T* w, const ParameterInfo& info, std::vector<float>& v) {
+  const int64_t channels = info.shape[0], area = info.shape[2] * info.shape[2], stride = padded_channels(info);
+  std::vector<float> taps(area * stride, 0.0f), y(v.size());
+  for (int64_t c = 0; c < channels; c++)
+    for (int64_t t = 0; t < area; t++) taps[t * stride + c] = float(w[c * area + t]);
+  correlate(v.data(), taps.data(), false, info, stride, y.data());
+  double largest = 0;
+  for (const double sigma : channel_norms(y, stride)) largest = std::isfinite(sigma) ? std::max(largest, sigma) : sigma;
+  correlate(y.data(), taps.data(), true, info, stride, v.data());
+  normalise_channels(v, stride);
   return largest;
 }
 
@@ -93,7 +120,7 @@ SpectralNorms::SpectralNorms(const ParameterStore& store)
       operators = info.row_blocks > 1 ? 1 + info.row_blocks : 1;
       n = operators * (info.size() / info.shape[0]);
     }
-    if (info.kind == ParameterKind::depthwise) operators = info.shape[0], n = operators * info.map_height * info.map_width;
+    if (info.kind == ParameterKind::depthwise) n = info.map_height * info.map_width * padded_channels(info);
     if (n == 0) continue;
     weights_.push_back(int(i));
     block_sigmas_[i].assign(size_t(info.row_blocks), 0.0);
@@ -102,6 +129,10 @@ SpectralNorms::SpectralNorms(const ParameterStore& store)
     for (int64_t j = 0; j < n; j++) {
       const Words w = stream.words(0, uint64_t(j), 0);
       vectors_[i][j] = float(normal_from(w[0], w[1]));
+    }
+    if (info.kind == ParameterKind::depthwise) {
+      normalise_channels(vectors_[i], padded_channels(info));
+      continue;
     }
     for (int64_t o = 0; o < operators; o++) {
       float* v = vectors_[i].data() + o * (n / operators);

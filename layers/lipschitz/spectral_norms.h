@@ -30,7 +30,7 @@ class SpectralNorms : public NormSource {
  private:
   const ParameterStore& store_;
   std::vector<int> weights_;                    // indices, largest first, so that threads end together
-  std::vector<std::vector<float>> vectors_;     // [parameter]: in (matrix) or map x channels (depthwise); then in for each row block
+  std::vector<std::vector<float>> vectors_;     // [parameter]: in (matrix) or [map, channels] (depthwise); then in for each row block
   std::vector<double> sigma_;
   std::vector<std::vector<double>> block_sigmas_;
 };

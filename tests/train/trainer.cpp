@@ -57,7 +57,27 @@ TEST_CASE("trainer: the tables have each step once, and what the run was") {
   const CsvData epochs = read_csv(run.epochs());
   CHECK(epochs.numbers("step") == std::vector<double>{4, 9, 14});
   CHECK(epochs.numbers("images") == std::vector<double>{15, 15, 15});
-  CHECK(read_csv(run.lipschitz()).rows == 15);
+  const CsvData layers = read_csv(run.lipschitz());
+  CHECK(layers.rows == 15);
+  // Certified at step 0 (and every hundredth) and at each evaluation; what was measured is between nothing and that.
+  const CsvData certified = read_csv(run.certified(), {"kind", "blame"}), measured = read_csv(run.measured());
+  CHECK(certified.numbers("step") == std::vector<double>{0, 4, 9, 14});
+  CHECK(measured.numbers("step") == std::vector<double>{4, 9, 14});
+  for (size_t i = 0; i < 4; i++) {
+    CHECK(certified.texts("kind")[i] == "certified");
+    const size_t step = size_t(certified.numbers("step")[i]);
+    CHECK(certified.numbers("log10_bound_l2")[i] >= table.numbers("log10_bound_l2")[step]);
+    CHECK(certified.numbers("log10_bound_l2")[i] <= table.numbers("log10_bound_l2")[step] + 0.2);
+    for (const CsvColumn& layer : layers.columns)
+      if (layer.name != "step") CHECK(certified.numbers(layer.name)[i] >= layer.numbers[step] * (1 - 1e-6));
+  }
+  for (const CsvColumn& stage : measured.columns)
+    for (size_t i = 0; i < 3 && stage.name != "step"; i++) {
+      CAPTURE(stage.name);
+      CHECK(stage.numbers[i] > 0);
+      if (certified.find(stage.name)) CHECK(stage.numbers[i] <= certified.numbers(stage.name)[i + 1] * (1 + 1e-4));
+    }
+  CHECK(measured.numbers("network").size() == 3);
   CHECK(read_csv(run.entropy()).columns.size() == 1 + 3);
   CHECK(parse_recipe(bytes_of(run.recipe()), "run") == tiny_recipe(folder / "data"));
   CHECK(bytes_of(run.root / "classes.txt") == "a\nb\nc\n");

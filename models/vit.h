@@ -9,6 +9,7 @@ struct VitConfig {
   double mlp_ratio = 4, drop_path_rate = 0;
   bool qkv_bias = true;
   double logit_scale = 1;   // a constant behind the head
+  bool mean_pool = false;   // features are the mean of all tokens, and there is no class token
   NormPosition norm_position = NormPosition::pre;
   Parts parts;
 };
@@ -16,7 +17,7 @@ struct VitConfig {
 struct Vit : SequenceModel {
   VitConfig config;
   PatchEmbed patch_embed;
-  Parameter cls_token, pos_embed;   // [1, 1, D], [1, N + 1, D]
+  Parameter cls_token, pos_embed;   // [1, 1, D] or none, [1, tokens, D]
 
   explicit Vit(const VitConfig& config);
   Domain input_domain(double patch_radius) const override {
@@ -27,6 +28,6 @@ struct Vit : SequenceModel {
   std::vector<NormFold> norm_folds() const override;
 
  private:
-  Tensor embed(const Tensor& patches, const Mode& mode) const;   // [B, N, in*P*P] -> [B, 1, N + 1, D]
+  Tensor embed(const Tensor& patches, const Mode& mode) const;   // [B, N, in*P*P] -> [B, 1, N + 1, D], without class token N
   Bound embed_bound(const Domain& in, BoundTrace& trace) const;
 };

@@ -84,6 +84,7 @@ std::unique_ptr<Model> build_model(const Recipe& recipe) {
     VitConfig c = common(VitConfig());
     c.patch_size = m.patch_size, c.depth = m.depths.front(), c.num_heads = m.num_heads.front();
     c.mlp_ratio = m.mlp_ratio, c.drop_path_rate = m.drop_path_rate, c.qkv_bias = qkv_bias, c.norm_position = position, c.logit_scale = m.logit_scale;
+    c.mean_pool = m.pool == "mean";
     return std::make_unique<Vit>(c);
   }
   if (m.family == "t2t_vit") {

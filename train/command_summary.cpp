@@ -45,8 +45,9 @@ int run_summary(const SummaryOptions& options) {
   for (const BufferInfo& info : store.buffers()) frozen += info.frozen ? info.shape.size() : 0;
   nlohmann::json json{{"parameters", store.count() + frozen}, {"parameters_frozen", frozen}, {"macs", macs}, {"heads", training.model->heads()},
                       {"bound", {{"kind", name_of(network.kind)}, {"blame", network.blame}}}};
-  const Real promised = promised_bound(training);
-  json["bound"]["log10_promised_rms"] = log10_or_null(promised);
+  const Bound promised = promised_bound(training);
+  json["bound"]["log10_promised_rms"] = log10_or_null(promised.rms);
+  json["bound"]["log10_promised_l2"] = log10_or_null(promised.lipschitz);
   json["bound"]["log10_rms"] = log10_or_null(network.rms);
   json["bound"]["log10_l2"] = log10_or_null(network.lipschitz);
   json["bound"]["tree"] = to_json(*network.tree);
@@ -75,9 +76,9 @@ int run_summary(const SummaryOptions& options) {
              store.count() + frozen,
              decayed, store.count() - decayed, frozen, macs, training.model->context ? "sequence" : "image", double(macs) / 1e9, training.model->heads());
   // Bounds that a constraint promises whatever training does, and what the paper's own formula says of them.
-  if (std::isfinite(promised)) {
-    fmt::print("promised    {:.6g} at every step (certified, rms, {})\n", promised,
-               training.model->context ? "embedded tokens to logits" : "patches to logits");
+  if (std::isfinite(promised.rms)) {
+    fmt::print("promised    {:.6g} at every step (certified, rms, {}), {:.6g} in l2\n", promised.rms,
+               training.model->context ? "embedded tokens to logits" : "patches to logits", promised.lipschitz);
     const PromisedNorms norms(recipe.constraint.sigma_max);
     if (const Gpt* gpt = dynamic_cast<const Gpt*>(training.model.get()); gpt && recipe.parts.qkv == "separate" && recipe.parts.residual == "convex")
       fmt::print("published   {:.6g} by the paper's formula, {:.6g} with all norms a tenth above the cap: not a bound, see docs\n", gpt->published_bound(norms),

@@ -48,7 +48,7 @@ Ledger::Ledger(const RunPaths& paths, Training& training, std::optional<int64_t>
     for (int h = 0; h < a->place.heads; h++) heads.push_back(a->name + "." + std::to_string(h));
     about["entropy_max"][a->name] = std::log(double(a->tokens()));
   }
-  about["log10_promised_bound_rms"] = double(std::log10(promised_bound(training)));   // null where there is none
+  about["log10_promised_bound_rms"] = double(std::log10(promised_bound(training).rms));   // null where there is none
   for (size_t i = 0; i < store.parameters().size(); i++)
     if (training.norms->has(int(i))) weights_.push_back(int(i));
   for (const int i : weights_) norms.push_back("sigma." + store.parameters()[i].name);

@@ -27,13 +27,13 @@ ModelBound bound_model(const Training& training, const NormSource& norms) {
   return result;
 }
 
-Real promised_bound(const Training& training) {
+Bound promised_bound(const Training& training) {
   static const std::vector<std::string> promising{"spectral_normalize", "stiefel", "spectral_soft_cap", "spectral_hard_cap"};
   const ConstraintRecipe& constraint = training.recipe.constraint;
   const bool promises = std::find(promising.begin(), promising.end(), constraint.method) != promising.end();
-  if (!promises || !PromisedNorms::covers(training.model->store)) return std::numeric_limits<Real>::infinity();
+  if (!promises || !PromisedNorms::covers(training.model->store)) return Bound::without_bound("", {});
   const PromisedNorms norms(constraint.sigma_max);
-  return bound_model(training, norms).network.rms;
+  return bound_model(training, norms).network;
 }
 
 nlohmann::json to_json(const BoundTree& tree) {

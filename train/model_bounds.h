@@ -12,7 +12,7 @@ struct ModelBound {
 
 // The bound of the model's map as it stands, for pixels in [0, 1] normalised as the recipe says.
 ModelBound bound_model(const Training& training, const NormSource& norms);
-// The rms bound that the recipe's constraint promises, whatever the weights become; infinite where it promises none.
-Real promised_bound(const Training& training);
+// The bound that the recipe's constraint promises, whatever the weights become; infinite constants where it promises none.
+Bound promised_bound(const Training& training);
 // {"name", "kind", "join": leaf, product or sum, "skip" and "weight" of a sum, "parts"}; names and kinds where there are any.
 nlohmann::json to_json(const BoundTree& tree);

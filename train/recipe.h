@@ -32,6 +32,7 @@ struct ModelRecipe {
   bool conv_branches = false;
   std::vector<int> stripe_widths{1, 2, 7, 7};
   int token_dim = 64;
+  std::string pool = "token";
   bool qkv_bias = true, bias = true, merge_bias = false;
   int vocab_size = 0, context = 0;
   double rotary_base = 10000.0, logit_scale = 1.0;
@@ -59,6 +60,7 @@ struct ModelRecipe {
         "two 7x7 depthwise branches before the attention of each block (LipsFormer)");
     key("stripe_widths", model.stripe_widths, between(1, 1024), "cswin: width of the stripes of each stage, tokens");
     key("token_dim", model.token_dim, between(2, 4096), "t2t_vit: width of the two token transformers");
+    key("pool", model.pool, one_of({"token", "mean"}), "vit: what the classifier reads: a class token, or the mean of all tokens (and no class token)");
     key("qkv_bias", model.qkv_bias, anything(), "queries, keys and values have a bias");
     key("bias", model.bias, anything(), "every other linear map, convolution and norm has one; false: none anywhere");
     key("merge_bias", model.merge_bias, anything(), "swin: the linear maps between stages have one too, as a fused model needs it");

@@ -68,6 +68,7 @@ TEST_CASE("bounds: a whole ViT with every form of attention and residual") {
       config.parts.residual = residual;
       if (residual == ResidualPart::rezero) config.parts.alpha = 0.2;
       config.parts.attention = {similarity, 2, 1, 0.1};
+      config.mean_pool = residual == ResidualPart::convex;
       Vit model(config);
       check_measured(measure(model, {1, 4, 4}, 1.5), 5e-6);
     }

@@ -66,7 +66,7 @@ TEST_CASE("enforced: a promise needs groups of heads, and nothing but matrices")
   const double by_heads = promised_rms(enforced_gpt(3)), whole = promised_rms(enforced_gpt(3, {"constraint.per_head=false"}));
   CHECK(whole > 1.5 * by_heads);   // 3.5 (ii)
   const auto promise = [](const std::vector<std::string>& more) {
-    return promised_bound(Training(parse_recipe("", "enforced", enforced_gpt(3, more)), true));
+    return promised_bound(Training(parse_recipe("", "enforced", enforced_gpt(3, more)), true)).rms;
   };
   CHECK(promise({}) == doctest::Approx(by_heads));
   CHECK(promise({"constraint.sigma_max=1.2"}) > by_heads);

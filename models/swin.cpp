@@ -61,7 +61,7 @@ Swin::Swin(const SwinConfig& config) : config(config) {
     levels.push_back(std::move(level));
   }
   norm = Norm(root / "norm", width, config.parts.norm);
-  head = Linear(root / "head", width, num_classes, true, root.init().classifier());
+  head = Linear(root / "head", width, num_classes, true, root.init().classifier(), config.logit_scale);
   std::vector<Attention*> all;
   for (Level& level : levels)
     for (SwinBlock& block : level.blocks) all.push_back(&block.core.attn);

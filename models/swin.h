@@ -16,6 +16,7 @@ struct SwinConfig {
   bool qkv_bias = true;
   bool shift_windows = true, conv_branches = false;
   bool merge_bias = false;   // of the linear maps between stages
+  double logit_scale = 1;    // a constant behind the head
   NormPosition norm_position = NormPosition::pre;
   Parts parts;
 };

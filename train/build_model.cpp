@@ -116,5 +116,6 @@ std::unique_ptr<Model> build_model(const Recipe& recipe) {
   c.patch_size = m.patch_size, c.depths = m.depths, c.num_heads = m.num_heads, c.window_size = m.window_size;
   c.mlp_ratio = m.mlp_ratio, c.drop_path_rate = m.drop_path_rate, c.qkv_bias = qkv_bias;
   c.merge_bias = m.merge_bias, c.shift_windows = m.shift_windows, c.conv_branches = m.conv_branches, c.norm_position = position;
+  c.logit_scale = m.logit_scale;
   return std::make_unique<Swin>(c);
 }

@@ -104,6 +104,10 @@ void CommandLine::add_using() {
   add_text(eval, "--weights", evaluated->weights, "FILE",
            "Safetensors; the newest checkpoint of the run unless given");
   eval->add_flag("--ema", evaluated->ema, "Use the averaged weights of the checkpoint");
+  eval->add_flag("--certify", evaluated->certify, "Certified accuracy: images that no change of a given l2 length can turn into another class");
+  add_text(eval, "--radii", evaluated->radii, "LIST", "With --certify: lengths over the whole image, pixels in [0, 1]");
+  add_count(eval, "--attack-steps", evaluated->attack_steps, 0, "With --certify: steps of an attack within each radius; 0: none");
+  add_count(eval, "--attack-images", evaluated->attack_images, 0, "With --certify: so many images are attacked; 0: all");
   add_set(eval, evaluated->set);
   add_json(eval, evaluated->json);
   eval->footer(

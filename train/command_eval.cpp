@@ -12,6 +12,7 @@
 #include "train/trainer.h"
 
 int run_eval(const EvalOptions& options) {
+  if (options.certify) return run_certify(options);
   const LoadedModel loaded = load_model({options.target, options.weights, options.set, options.ema});
   const Recipe& recipe = loaded.training->recipe;
   const Split data = open_split(recipe, false);

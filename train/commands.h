@@ -22,8 +22,13 @@ struct EvalOptions {
   std::vector<std::string> set;
   bool ema = false;  // the averaged weights of the checkpoint
   bool json = false;
+  bool certify = false;  // how far each image may be changed without changing its class
+  std::string radii = "36/255,72/255,108/255,1";  // certify: l2 lengths, pixels in [0, 1]
+  int attack_steps = 40;      // certify: of an attack on the first attack_images, within each radius
+  int attack_images = 1000;
 };
 int run_eval(const EvalOptions& options);
+int run_certify(const EvalOptions& options);   // eval --certify
 
 struct PredictOptions {
   std::vector<std::string> images;

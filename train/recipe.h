@@ -68,7 +68,7 @@ struct ModelRecipe {
     key("context", model.context, between(0, 1 << 20), "gpt: tokens of a sequence");
     key("rotary_base", model.rotary_base, above(0), "gpt: base of the rotary frequencies");
     key("rotary_still", model.rotary_still, between(0, 65536), "gpt: how many of the slowest rotary frequencies are zero");
-    key("logit_scale", model.logit_scale, above(0), "vit and gpt: a constant behind the head");
+    key("logit_scale", model.logit_scale, above(0), "swin, vit and gpt: a constant behind the head");
   }
   bool operator==(const ModelRecipe&) const = default;
 };

@@ -220,8 +220,6 @@ Tensor Training::logits(const Input& batch, Pass pass) {
   return model->forward(input_of(batch, 0, batch.count()), mode_of(pass, 0, 0));
 }
 
-namespace {
-
 // What each row of logits should have said; -1: nothing.
 std::vector<int64_t> labels_of(const Input& batch, int64_t first, int64_t count, int64_t classes) {
   if (batch.tokens) {
@@ -237,8 +235,6 @@ std::vector<int64_t> labels_of(const Input& batch, int64_t first, int64_t count,
   }
   return labels;
 }
-
-}  // namespace
 
 void Training::evaluate(const Input& batch, EvalResult& sums, Tensor* logits) {
   const int64_t classes = model->num_classes, top = std::min<int64_t>(5, classes), length = std::max(1, model->context);   // rows of logits a sample

@@ -33,6 +33,9 @@ struct Input {
 // first_sample: images of the same step that came before this batch.
 Input make_input(const Batch& batch, const Recipe& recipe, uint32_t step, int64_t first_sample, bool training);
 
+// What each row of logits of samples [first, first + count) should say; -1: nothing.
+std::vector<int64_t> labels_of(const Input& batch, int64_t first, int64_t count, int64_t classes);
+
 // What a step was made of and what came out of it, before the update.
 struct StepResult {
   double loss = 0;               // mean over the images that count
@@ -62,6 +65,9 @@ class Training {
   void initialise_admin(const Input& batch);
   void update(double lr, const StepResult& result) { optimizer->update(workers, lr, result.gradient); }
 
+  // Patch rows (or tokens) of samples [first, first + count) of a batch, in the type of activations unless another is given.
+  Tensor input_of(const Input& batch, int64_t first, int64_t count, std::optional<DType> dtype = {}) const;
+  Mode evaluation_mode() const { return mode_of(Pass::evaluation, 0, 0); }
   // Logits of a whole batch at once, in the dtype of activations, by all cores.
   Tensor logits(const Input& batch, Pass pass = Pass::evaluation);
   // The largest stretch (l2) that an ascent from the first recipe.ledger.measure_samples of a batch finds of each stage, and last of the network, in
@@ -90,7 +96,6 @@ class Training {
   void add_costs(const std::vector<std::map<std::string, OpCost>>& shards);
   Mode mode_of(Pass pass, uint32_t step, int64_t first_sample) const;
   EntropySums no_entropies() const;
-  Tensor input_of(const Input& batch, int64_t first, int64_t count, std::optional<DType> dtype = {}) const;   // of activations unless given
   Tensor loss_of(const Tensor& logits, const Input& batch, int64_t first, int64_t count, double weight) const;
   // One shard's part of one batch; returns its part of the loss.
   double run_shard(const Input& batch, int shard, double weight, Pass pass, const Mode& mode, EntropySums& entropies);

@@ -20,6 +20,8 @@ struct RunPaths {
   std::filesystem::path norms() const { return root / "norms.csv"; }
   std::filesystem::path entropy() const { return root / "entropy.csv"; }
   std::filesystem::path entropy_floor() const { return root / "entropy_floor.csv"; }
+  std::filesystem::path certified() const { return root / "certified.csv"; }        // bounds that are proofs, now and then
+  std::filesystem::path measured() const { return root / "measured.csv"; }          // stretches that were found, from below
   std::filesystem::path pnac() const { return root / "pnac.csv"; }
   std::filesystem::path epochs() const { return root / "epochs.csv"; }              // one row an evaluation
   std::filesystem::path events() const { return root / "events.csv"; }              // what happened beside the plan

@@ -81,6 +81,12 @@ TEST_CASE("report: one page of a whole run, with nothing from elsewhere") {
   CHECK(run["entropy"]["columns"].size() == 139);
   CHECK(run["entropy"]["points"] == 1000);
   CHECK(run["bounds"] == nlohmann::json::array({{0.0, "estimate", ""}}));
+  CHECK(run["entropy_floor"]["columns"] == run["entropy"]["columns"]);
+  CHECK(run["certified"]["points"] == 20);
+  CHECK(run["measured"]["columns"].back() == "network");
+  CHECK(run["tree"]["parts"].size() == 19);
+  CHECK(run["tree"]["parts"][1]["log10_certified"].is_number());
+  CHECK(!run["ledger"].contains("tree"));
   CHECK(run["best_top1"]["value"].get<double>() > 0.9);
 }
 
@@ -90,6 +96,9 @@ TEST_CASE("report: runs that diverged, ended at once, were never evaluated or ha
                       {.steps = 600, .diverges_at = 350, .unbounded = true, .lr = 1e-2, .seed = 2});
   write_synthetic_run(folder.path / "one_row", {.steps = 1});
   write_synthetic_run(folder.path / "no_eval", {.steps = 300, .evaluated = false});
+  write_synthetic_run(folder.path / "old", {.steps = 50, .proven = false});
+  for (const char* gone : {"ledger.json", "entropy_floor.csv", "events.csv"}) std::filesystem::remove(folder.path / "old" / gone);
+  CHECK(data_in(page_of(folder, {"old"}, "old"))["runs"][0]["tree"].is_null());
   RunFolder::create(folder.path / "empty");
   write_file_atomically((folder.path / "empty" / "recipe.toml").string(), "");   // begun, and nothing more
   const auto diverged = data_in(page_of(folder, {"diverged"}, "diverged"))["runs"][0];
@@ -119,4 +128,13 @@ TEST_CASE("report: what is not a run is named") {
   CHECK_THROWS_WITH_AS(write_report({folder.path / "nowhere"}, folder.path / "r.html"),
                        doctest::Contains("is not a folder"), Error);
   CHECK_THROWS_WITH_AS(write_report({folder.path}, folder.path / "r.html"), doctest::Contains("holds no run"), Error);
+}
+
+// For bench/report_page.sh, which times it in a browser; half a minute is too long for a test.
+TEST_CASE("report: a long run of LipsFormer-Swin-T stays below 15 MB" * doctest::skip()) {
+  const TestFolder folder("long");
+  write_synthetic_run(folder.path / "long", {.steps = 20000, .steps_per_epoch = 1000, .promised = 9});
+  const std::string page = page_of(folder, {"long"}, "long");
+  MESSAGE("report.html: ", double(page.size()) / 1e6, " MB");
+  CHECK(page.size() < 15'000'000);
 }

@@ -164,9 +164,11 @@ void CommandLine::add_looking() {
   auto [report, reported] = add(app, "report", "Write one page that shows runs side by side", commands.report);
   add_argument(report, "RUN", reported->runs, "Run folders");
   add_text(report, "--output", reported->output, "FILE", "report.html in the first run folder unless given");
+  add_text(report, "--figures", reported->figures, "DIR", "Also draw figures for a paper there, each as SVG, PDF and PNG");
   report->footer(
       "Examples:\n"
-      "  lipsgrad report runs/lipsformer runs/swin --output compare.html");
+      "  lipsgrad report runs/lipsformer runs/swin --output compare.html\n"
+      "  lipsgrad report runs/lipsformer --figures figures");
 
   auto [summary, summed] =
       add(app, "summary", "List a model's layers: shapes, parameters, MACs, bounds", commands.summary);

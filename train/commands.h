@@ -43,6 +43,7 @@ int run_inspect(const InspectCommand& options);
 struct ReportOptions {
   std::vector<std::string> runs;
   std::string output;   // report.html in the first run's folder unless given
+  std::string figures;  // a folder for figures, besides the page
 };
 int run_report(const ReportOptions& options);
 

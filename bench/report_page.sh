@@ -26,7 +26,8 @@ cat "$report" - >"$scratch/timed.html" <<'EOF'
 <script>
 const frame = () => new Promise(done => requestAnimationFrame(done));
 addEventListener("load", async () => {
-  await frame();
+  console.log(`report_page: loaded after ${(performance.now() / 1000).toFixed(2)} s`);
+  while (![...charts].some(chart => chart.graph)) await frame();
   await frame();
   console.log(`report_page: drawn after ${(performance.now() / 1000).toFixed(2)} s`);
   const [from, to] = view.data, wide = (to - from) / 4;

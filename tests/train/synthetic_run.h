@@ -160,8 +160,9 @@ inline void write_synthetic_run(const std::filesystem::path& root, const Synthet
       const double deep = double(i) / double(columns.heads.size()), collapse = i % 17 == 3 ? 1 / (1 + std::exp((t - 0.5) * 14)) : 1;
       const double value = std::log(49.0) * collapse *
                            (0.97 - 0.55 * (1 - std::exp(-3 * t)) * (0.25 + 0.75 * std::abs(std::sin(i * 2.3))) * (1.1 - 0.6 * deep));
-      entropy_table.add(dead ? nan : value + 0.02 * draw.normal());
-      floor_table.add(value * std::exp(-0.3 - (6 + i % 5) * t));
+      const double floor = value * std::exp(-0.3 - (6 + i % 5) * t);
+      entropy_table.add(dead ? nan : std::max(floor, value + 0.02 * draw.normal()));
+      floor_table.add(floor);
     }
     entropy_table.end_row();
     floor_table.end_row();

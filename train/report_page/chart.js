@@ -39,7 +39,7 @@ const watcher = new IntersectionObserver(seen => {
     chart.visible = isIntersecting;
     if (isIntersecting && chart.stale) chart.follow();
   }
-}, {rootMargin: "300px"});
+}, {rootMargin: "100px"});
 
 const warnings = ["entropy_collapse", "norm_explosion", "non_finite"], unmarked = ["start", "damaged_image"];
 const marksOf = run => run.events.filter(([step, kind]) => isFiniteNumber(step) && !unmarked.includes(kind));
@@ -99,17 +99,24 @@ class Chart {
     this.logButton.onclick = () => {
       this.log = !this.log;
       this.logButton.setAttribute("aria-pressed", this.log);
-      this.draw();
+      this.redraw();
     };
     if (!options.power) this.tools.append(this.logButton);
     this.keep = () => true;
     charts.add(this);
     watcher.observe(this.panel);
     owners.set(this.panel, this);
-    this.draw();
+    this.redraw();
+  }
+
+  // Made anew; out of sight, when it comes into sight: hundreds of curves that nobody looks at would keep the page waiting.
+  redraw() {
+    this.undrawn = true;
+    this.follow();
   }
 
   draw() {
+    this.undrawn = false;
     if (this.graph) this.graph.destroy();
     this.graph = null;
     this.series = this.makeSeries().filter(s => s.values.length > 0);
@@ -122,6 +129,7 @@ class Chart {
       return;
     }
     this.area.innerHTML = "";
+    this.dense = this.series.length > 24;
     this.byLabel = new Map(this.series.map(s => [s.label, s]));
     this.graph = new Dygraph(this.area, this.rows(), this.graphOptions());
     this.stale = false;
@@ -227,9 +235,10 @@ class Chart {
 
   // Draws the steps in view; out of sight, when it comes into sight.
   follow() {
-    if (!this.graph) return;
     this.stale = !this.visible;
     if (this.stale) return;
+    if (this.undrawn) this.draw();
+    if (!this.graph) return;
     following = true;
     this.graph.updateOptions({dateWindow: view.current()});
     following = false;
@@ -283,5 +292,11 @@ function tick(value) {
   return String(Number(value.toPrecision(6)));
 }
 
-view.followers.add(() => { for (const chart of charts) chart.follow(); });
-dark.addEventListener("change", () => { for (const chart of charts) chart.draw(); });
+// Charts of many curves take long to draw: they follow when the steps in view have come to rest.
+let rest = 0;
+view.followers.add(() => {
+  for (const chart of charts) if (!chart.dense) chart.follow();
+  clearTimeout(rest);
+  rest = setTimeout(() => { for (const chart of charts) if (chart.dense) chart.follow(); }, 120);
+});
+dark.addEventListener("change", () => { for (const chart of charts) chart.redraw(); });

@@ -76,21 +76,24 @@ class HeatMap extends Picture {
   paint(context, shape, low, high) {
     const [bottom, top] = this.scale(), ratio = devicePixelRatio || 1;
     const across = Math.round((shape.right - shape.left) * ratio);
-    const image = new ImageData(across, 1), pixels = new Uint32Array(image.data.buffer);
-    const line = document.createElement("canvas");
-    line.width = across;
-    line.height = 1;
-    const lineContext = line.getContext("2d"), columns = this.columnOfPixel(across, low, high);
+    const image = new ImageData(across, this.rows.length), pixels = new Uint32Array(image.data.buffer);
+    const lines = document.createElement("canvas"), columns = this.columnOfPixel(across, low, high);
+    lines.width = across;
+    lines.height = this.rows.length;
     context.imageSmoothingEnabled = false;
     const colour = v => {
       if (!Number.isFinite(v)) return nanPixel;
       return ramp[Math.round(255 * Math.min(1, Math.max(0, (v - bottom) / (top - bottom))))];
     };
     this.rows.forEach((row, k) => {
-      for (let x = 0; x < across; x++) pixels[x] = columns[x] < 0 ? 0 : colour(this.shown(row, columns[x]));
-      lineContext.putImageData(image, 0, 0);
-      context.drawImage(line, shape.left, shape.tops[k], shape.right - shape.left, shape.cell);
+      const begin = k * across;
+      for (let x = 0; x < across; x++) {
+        const same = x > 0 && columns[x] === columns[x - 1];
+        pixels[begin + x] = same ? pixels[begin + x - 1] : columns[x] < 0 ? 0 : colour(this.shown(row, columns[x]));
+      }
     });
+    lines.getContext("2d").putImageData(image, 0, 0);
+    shape.tops.forEach((top, k) => context.drawImage(lines, 0, k, across, 1, shape.left, top, shape.right - shape.left, shape.cell));
     this.labels(context, shape);
     this.colourBar(bottom, top);
   }

@@ -26,7 +26,7 @@ function bar() {
   slider.value = smoothing;
   slider.oninput = () => {
     smoothing = Number(slider.value);
-    for (const chart of charts) if (chart.options.smooth) chart.draw();
+    for (const chart of charts) if (chart.options.smooth) chart.redraw();
   };
   all.onclick = () => { for (const chart of charts) chart.reset(); };
   const say = () => {

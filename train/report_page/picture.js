@@ -28,8 +28,10 @@ class Picture {
     pictures.add(this);
     watcher.observe(this.panel);
     owners.set(this.panel, this);
+    this.canvas.style.height = this.layout().height + "px";   // holds its place until it comes into sight
+    this.follow();
     this.resized = new ResizeObserver(() => requestAnimationFrame(() => {
-      if (this.canvas.parentElement.clientWidth !== this.shape?.width) this.draw();
+      if (this.canvas.parentElement.clientWidth !== this.shape?.width) this.follow();
     }));
     this.resized.observe(this.panel);
   }
@@ -52,7 +54,7 @@ class Picture {
   }
 
   follow() {
-    this.stale = this.visible === false;
+    this.stale = !this.visible;
     if (!this.stale) this.draw();
   }
 
@@ -137,4 +139,10 @@ class Picture {
 
 const pictures = new Set();
 view.followers.add(() => { for (const picture of pictures) picture.follow(); });
-dark.addEventListener("change", () => { for (const picture of pictures) picture.draw(); });
+dark.addEventListener("change", () => { for (const picture of pictures) picture.follow(); });
+addEventListener("beforeprint", () => {   // paper shows all of the page
+  for (const drawing of [...charts, ...pictures]) {
+    drawing.visible = true;
+    drawing.follow();
+  }
+});

@@ -110,8 +110,8 @@ class FactorChart extends Picture {
     const total = `network <b>${Number.isFinite(this.total[i]) ? power(this.total[i]) : "unbounded"}</b>`;
     if (k < 0) return `step ${whole(this.steps[i])} · ${total}`;
     const {name, kind, values} = this.factors[k];
-    return `<b>${escaped(name)}</b> ${escaped(kind)}<br>step ${whole(this.steps[i])} · times <b>${power(values[i])}</b>, ` +
-      `${number(100 * values[i] / this.total[i], 3)} % of the logarithm<br>${total}`;
+    const share = Number.isFinite(this.total[i]) ? `, ${number(100 * values[i] / this.total[i], 3)} % of the logarithm` : "";
+    return `<b>${escaped(name)}</b> ${escaped(kind)}<br>step ${whole(this.steps[i])} · times <b>${power(values[i])}</b>${share}<br>${total}`;
   }
 }
 

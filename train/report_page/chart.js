@@ -239,6 +239,8 @@ class Chart {
     if (this.stale) return;
     if (this.undrawn) this.draw();
     if (!this.graph) return;
+    const [from, to] = this.graph.xAxisRange(), [low, high] = view.current();
+    if (from === low && to === high) return;   // it was this chart that moved
     following = true;
     this.graph.updateOptions({dateWindow: view.current()});
     following = false;

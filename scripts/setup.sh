@@ -10,6 +10,7 @@ packages=(
   libdnnl-dev libjpeg62-turbo-dev libstb-dev zlib1g-dev
   libcli11-dev libtomlplusplus-dev libfmt-dev nlohmann-json3-dev
   doctest-dev libbenchmark-dev
+  libcairo2-dev fonts-dejavu-core
   libjs-dygraphs dataset-fashion-mnist
 )
 

@@ -20,6 +20,11 @@ find_library(STB_LIBRARY stb REQUIRED)
 add_library(stb::stb INTERFACE IMPORTED)
 target_include_directories(stb::stb INTERFACE ${STB_INCLUDE})
 target_link_libraries(stb::stb INTERFACE ${STB_LIBRARY})
+find_path(CAIRO_INCLUDE cairo/cairo.h REQUIRED)   # libcairo2-dev
+find_library(CAIRO_LIBRARY cairo REQUIRED)
+add_library(cairo::cairo INTERFACE IMPORTED)
+target_include_directories(cairo::cairo INTERFACE ${CAIRO_INCLUDE})
+target_link_libraries(cairo::cairo INTERFACE ${CAIRO_LIBRARY})
 # libjs-dygraphs: the charts of the report, built into the binary.
 find_file(DYGRAPHS_JS dygraph.min.js PATHS /usr/share/javascript/dygraphs REQUIRED)
 find_file(DYGRAPHS_CSS dygraph.min.css PATHS /usr/share/javascript/dygraphs REQUIRED)

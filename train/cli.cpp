@@ -150,24 +150,35 @@ void CommandLine::add_using() {
 }
 
 void CommandLine::add_looking() {
-  auto [inspect, inspected] = add(app, "inspect", "Show the tables of a run in the terminal", commands.inspect);
+  auto [inspect, inspected] = add(app, "inspect", "Show a run in the terminal: the bound as a tree, layers, heads", commands.inspect);
   add_argument(inspect, "RUN", inspected->run, "Run folder");
-  inspect->add_option("--sort", inspected->show.sort, "Layers by: bound, norm or name")->check(CLI::IsMember({"bound", "norm", "name"}));
+  inspect->add_option("--sort", inspected->show.sort, "By bound, norm or name: layers, and siblings in the tree")
+      ->check(CLI::IsMember({"bound", "norm", "name"}));
   add_text(inspect, "--filter", inspected->show.filter, "TEXT", "Only layers and heads whose name matches, a regular expression or plain text");
+  inspect->add_option("--depth", inspected->show.depth, "Levels of the tree, 0 for all; 2 unless given, all with --filter")
+      ->type_name("N")
+      ->check(CLI::Range(0, 1000).description(""));
   inspect->add_option("--step", inspected->show.step, "The row at or before this step; the last one unless given")->type_name("N");
-  inspect->add_option("--limit", inspected->show.limit, "Rows of each table; 0 for all")->type_name("N");
+  inspect->add_option("--limit", inspected->show.limit, "Rows of the tables of layers and heads; 0 for all")->type_name("N");
   add_json(inspect, inspected->show.json);
-  inspect->footer("Examples:\n  lipsgrad inspect runs/quickstart\n  lipsgrad inspect runs/quickstart --filter attn --sort norm --step 500");
+  inspect->footer(
+      "Examples:\n  lipsgrad inspect runs/quickstart\n  lipsgrad inspect runs/quickstart --filter attn --sort norm --step 500\n"
+      "  lipsgrad inspect runs/quickstart --depth 0 --sort bound");
 
   auto [report, reported] = add(app, "report", "Write one page that shows runs side by side", commands.report);
   add_argument(report, "RUN", reported->runs, "Run folders");
   add_text(report, "--output", reported->output, "FILE", "report.html in the first run folder unless given");
-  report->footer("Example:\n  lipsgrad report runs/lipsformer runs/swin --output compare.html");
+  add_text(report, "--figures", reported->figures, "DIR", "Also draw figures for a paper there, each as SVG, PDF and PNG");
+  report->footer(
+      "Examples:\n"
+      "  lipsgrad report runs/lipsformer runs/swin --output compare.html\n"
+      "  lipsgrad report runs/lipsformer --figures figures");
 
   auto [summary, summed] =
       add(app, "summary", "List a model's layers: shapes, parameters, MACs, bounds", commands.summary);
   add_recipe(summary, summed->recipe);
   add_set(summary, summed->set);
+  summary->add_flag("--tree", summed->tree, "Print the bound as a tree of products and sums instead of the list of layers");
   add_json(summary, summed->json);
   summary->footer("Nothing is trained and no data is needed.\nExample:\n  lipsgrad summary lipsformer_swin_tiny");
 }

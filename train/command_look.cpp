@@ -5,6 +5,7 @@
 #include "engine/check.h"
 #include "engine/small_gemm.h"
 #include "train/commands.h"
+#include "train/figures.h"
 #include "train/report.h"
 #include "train/run_folder.h"
 
@@ -18,6 +19,9 @@ int run_report(const ReportOptions& options) {
   const std::filesystem::path output = options.output.empty() ? RunPaths{runs.front()}.report() : std::filesystem::path(options.output);
   write_report(runs, output);
   fmt::print("{}\n", output.string());
+  if (options.figures.empty()) return int(Exit::ok);
+  for (const std::string& name : write_figures(runs, options.figures))
+    fmt::print("{}.svg .pdf .png\n", (std::filesystem::path(options.figures) / name).string());
   return int(Exit::ok);
 }
 

@@ -7,6 +7,7 @@
 #include "train/load_model.h"
 #include "train/model_bounds.h"
 #include "train/promised_norms.h"
+#include "train/tree_text.h"
 
 namespace {
 
@@ -54,7 +55,9 @@ int run_summary(const SummaryOptions& options) {
   int64_t decayed = 0;
   for (const ParameterInfo& info : store.parameters()) decayed += info.decays() ? info.size() : 0;
   json["parameters_decayed"] = decayed;
-  if (!options.json) fmt::print("{:<28}{:<20}{:>14}{:>16}{:>14}\n", "layer", "output", "parameters", "MACs", "bound");
+  const bool list = !options.json && !options.tree;
+  if (options.tree && !options.json) fmt::print("{}", tree_text(bound_node(*network.tree), {}));
+  if (list) fmt::print("{:<28}{:<20}{:>14}{:>16}{:>14}\n", "layer", "output", "parameters", "MACs", "bound");
   for (const LayerTrace& layer : shapes) {
     Real own = NAN;
     for (const auto& b : bound.trace.layers)
@@ -63,7 +66,7 @@ int run_summary(const SummaryOptions& options) {
     for (const auto& [name, n] : profile.layer_macs)
       if (name == layer.name || name.starts_with(layer.name + ".")) layer_macs += n;
     const int64_t parameters = parameters_below(store, layer.name);
-    if (!options.json)
+    if (list)
       fmt::print("{:<28}{:<20}{:>14}{:>16}{:>14.6g}\n", layer.name, str(layer.out), fmt::format("{:L}", parameters), layer_macs, own);
     json["layers"].push_back({{"name", layer.name}, {"output", layer.out.dims()}, {"parameters", parameters}, {"macs", layer_macs},
                               {"log10_bound", log10_or_null(own)}});

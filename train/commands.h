@@ -47,13 +47,15 @@ int run_inspect(const InspectCommand& options);
 
 struct ReportOptions {
   std::vector<std::string> runs;
-  std::string output;  // report.html in the first run's folder unless given
+  std::string output;   // report.html in the first run's folder unless given
+  std::string figures;  // a folder for figures, besides the page
 };
 int run_report(const ReportOptions& options);
 
 struct SummaryOptions {
   std::string recipe;
   std::vector<std::string> set;
+  bool tree = false;  // the bound as a tree instead of the list of layers
   bool json = false;
 };
 int run_summary(const SummaryOptions& options);

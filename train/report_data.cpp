@@ -7,6 +7,7 @@
 
 #include "train/decimate.h"
 #include "train/report.h"
+#include "train/tree_text.h"
 
 using nlohmann::json;
 
@@ -157,11 +158,15 @@ json events_list(const CsvData& events) {
 }  // namespace
 
 json report_data(const RunTables& run) {
+  const std::optional<BoundNode> tree = bound_node(run, {});
+  json ledger = run.ledger;
+  if (ledger.is_object()) ledger.erase("tree");   // travels as `tree`, with the constants of the last step
   return {
       {"name", run.name},
       {"recipe", run.recipe},
       {"environment", run.environment},
-      {"ledger", run.ledger},
+      {"ledger", ledger},
+      {"tree", tree ? tree_json(*tree, {}) : json()},
       {"last", last_row(run.steps)},
       {"last_eval", last_row(run.epochs)},
       {"best_top1", best(run.epochs, "top1", true)},
@@ -172,7 +177,10 @@ json report_data(const RunTables& run) {
       {"steps", packed_steps(run.steps)},
       {"epochs", packed_table(run.epochs, most_points, thin_steps, thin_extremes)},
       {"lipschitz", packed_table(run.lipschitz, most_layer_points, thin_steps, thin_extremes)},
+      {"certified", packed_table(run.certified, most_layer_points, thin_steps, thin_extremes)},
+      {"measured", packed_table(run.measured, most_layer_points, thin_steps, thin_extremes)},
       {"norms", packed_table(run.norms, most_layer_points, thin_steps, thin_extremes)},
       {"entropy", packed_table(run.entropy, most_layer_points, bucket_steps, bucket_lowest)},
+      {"entropy_floor", packed_table(run.entropy_floor, most_layer_points, bucket_steps, bucket_lowest)},
   };
 }

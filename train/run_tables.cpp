@@ -1,6 +1,7 @@
 // run_tables.cpp: every file of a run folder that a reader may want, and what to do where one is missing.
 #include "train/run_tables.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "engine/check.h"
@@ -38,8 +39,11 @@ RunTables read_run(const fs::path& root) {
       .steps = read_csv(paths.steps(), {"bound_kind", "bound_blame"}),
       .epochs = read_csv(paths.epochs()),
       .lipschitz = read_csv(paths.lipschitz()),
+      .certified = read_csv(paths.certified(), {"kind", "blame"}),
+      .measured = read_csv(paths.measured()),
       .norms = read_csv(paths.norms()),
       .entropy = read_csv(paths.entropy()),
+      .entropy_floor = read_csv(paths.entropy_floor()),
       .events = read_csv(paths.events(), {"kind", "layer", "message"}),
   };
 }
@@ -57,6 +61,25 @@ double RunTables::entropy_max(const std::string& attention_layer) const {
   if (!ledger.is_object() || !ledger.contains("entropy_max") || !ledger["entropy_max"].is_object()) return unknown;
   const auto found = ledger["entropy_max"].find(attention_layer);
   return found != ledger["entropy_max"].end() && found->is_number() ? found->get<double>() : unknown;
+}
+
+std::optional<std::size_t> row_at(const CsvData& table, std::optional<std::int64_t> step) {
+  const auto& steps = table.numbers("step");
+  if (steps.empty()) return {};
+  if (!step) return steps.size() - 1;
+  const auto after = std::upper_bound(steps.begin(), steps.end(), static_cast<double>(*step));
+  if (after == steps.begin()) return {};
+  return static_cast<std::size_t>(after - steps.begin()) - 1;
+}
+
+double number_at(const CsvData& table, std::string_view column, std::optional<std::size_t> row) {
+  const auto& values = table.numbers(column);
+  return row && *row < values.size() ? values[*row] : std::numeric_limits<double>::quiet_NaN();
+}
+
+std::string text_at(const CsvData& table, std::string_view column, std::optional<std::size_t> row) {
+  const auto& values = table.texts(column);
+  return row && *row < values.size() ? values[*row] : "";
 }
 
 std::string layer_of_head(const std::string& column) { return column.substr(0, column.rfind('.')); }

@@ -84,6 +84,9 @@ TEST_CASE("cli: the other commands") {
   CHECK(predict.target == "runs/a");
   CHECK(predict.top == 3);
   CHECK(parsed(&Commands::inspect, {"inspect", "runs/a"}).run == "runs/a");
+  CHECK(parsed(&Commands::inspect, {"inspect", "runs/a", "--depth", "3"}).show.depth == 3);
+  CHECK(parsed(&Commands::report, {"report", "a", "--figures", "f"}).figures == "f");
+  CHECK(parsed(&Commands::summary, {"summary", "swin_tiny", "--tree"}).tree);
   CHECK(parsed(&Commands::report, {"report", "a", "b", "--output", "c.html"}).runs == Words{"a", "b"});
   CHECK(parsed(&Commands::summary, {"summary", "swin_tiny", "--json"}).json);
   const auto pack = parsed(&Commands::data_pack, {"data", "pack", "fashion-mnist", "d", "--shard-images", "100"});

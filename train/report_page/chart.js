@@ -15,8 +15,9 @@ function depthColour(fraction) {
   return `hsl(${Math.round((hue + 360) % 360)}, ${dark.matches ? 62 : 60}%, ${dark.matches ? 62 : 44}%)`;
 }
 
+const probe = document.createElement("canvas").getContext("2d");
+
 function faded(colour, alpha) {
-  const probe = document.createElement("canvas").getContext("2d");
   probe.fillStyle = colour;
   const hex = probe.fillStyle;
   const part = at => parseInt(hex.slice(at, at + 2), 16);
@@ -38,14 +39,51 @@ const watcher = new IntersectionObserver(seen => {
     chart.visible = isIntersecting;
     if (isIntersecting && chart.stale) chart.follow();
   }
-}, {rootMargin: "300px"});
+}, {rootMargin: "100px"});
+
+const warnings = ["entropy_collapse", "norm_explosion", "non_finite"], unmarked = ["start", "damaged_image"];
+const marksOf = run => run.events.filter(([step, kind]) => isFiniteNumber(step) && !unmarked.includes(kind));
+
+// A dotted line and a triangle where something happened, once a pixel; area is {x, y, w, h}, xOf(step) the place of a step.
+function markEvents(canvas, area, runs, xOf) {
+  const taken = new Set();
+  canvas.save();
+  for (const run of runs) {
+    for (const [step, kind] of marksOf(run)) {
+      const x = Math.round(xOf(step)) + .5;
+      if (x < area.x || x > area.x + area.w || taken.has(x)) continue;
+      taken.add(x);
+      canvas.strokeStyle = canvas.fillStyle = warnings.includes(kind) ? css("--warn") : css("--faint");
+      canvas.lineWidth = 1;
+      canvas.setLineDash([2, 3]);
+      canvas.beginPath();
+      canvas.moveTo(x, area.y);
+      canvas.lineTo(x, area.y + area.h);
+      canvas.stroke();
+      canvas.beginPath();
+      canvas.moveTo(x - 4, area.y);
+      canvas.lineTo(x + 4, area.y);
+      canvas.lineTo(x, area.y + 6);
+      canvas.fill();
+    }
+  }
+  canvas.restore();
+}
+
+// Words about what happened within a few pixels of a step.
+function eventsNear(runs, step, stepsPerPixel) {
+  const near = runs.flatMap(run => marksOf(run).filter(([at]) => Math.abs(at - step) <= 4 * stepsPerPixel).map(event => [run, ...event]));
+  return near.slice(0, 3).map(([run, at, kind, layer]) =>
+    `<span class="${warnings.includes(kind) ? "alarm-text" : ""}">▾ ${escaped(kind.replaceAll("_", " "))} ${escaped(layer)}${several ? ` (${escaped(run.name)})` : ""}</span>`).join("");
+}
 
 // series: [{label, step, values, colour: () => css colour, width, dash, points, alpha, quiet}]
-// options: title, unit, log, power (values are powers of ten), tall, many (only the curve under the pointer is named), shade: [[from, to, text]], empty
+// options: title, unit, run (whose events are marked; those of all runs unless given), log, power (values are powers of ten), tall, many (only the curve under the pointer is named), shade: [[from, to, text]], empty
 class Chart {
   constructor(parent, options, makeSeries) {
     this.options = options;
     this.makeSeries = makeSeries;
+    this.marked = options.run ? [options.run] : runs;
     this.log = !!options.log;
     this.panel = element("section", {class: "panel"});
     this.head = element("div", {class: "panel-head"});
@@ -61,17 +99,24 @@ class Chart {
     this.logButton.onclick = () => {
       this.log = !this.log;
       this.logButton.setAttribute("aria-pressed", this.log);
-      this.draw();
+      this.redraw();
     };
     if (!options.power) this.tools.append(this.logButton);
     this.keep = () => true;
     charts.add(this);
     watcher.observe(this.panel);
     owners.set(this.panel, this);
-    this.draw();
+    this.redraw();
+  }
+
+  // Made anew; out of sight, when it comes into sight: hundreds of curves that nobody looks at would keep the page waiting.
+  redraw() {
+    this.undrawn = true;
+    this.follow();
   }
 
   draw() {
+    this.undrawn = false;
     if (this.graph) this.graph.destroy();
     this.graph = null;
     this.series = this.makeSeries().filter(s => s.values.length > 0);
@@ -84,6 +129,7 @@ class Chart {
       return;
     }
     this.area.innerHTML = "";
+    this.dense = this.series.length > 24;
     this.byLabel = new Map(this.series.map(s => [s.label, s]));
     this.graph = new Dygraph(this.area, this.rows(), this.graphOptions());
     this.stale = false;
@@ -162,7 +208,8 @@ class Chart {
     const at = `<span>step <b>${whole(data.x)}</b></span>`;
     const chosen = data.series.filter(d => d.isVisible && d.y !== undefined && d.y !== null && !Number.isNaN(d.y));
     const shown = chosen.filter(d => this.options.many ? d.isHighlighted : !this.byLabel.get(d.label).quiet);
-    return at + shown.map(d => item(this.byLabel.get(d.label), d.y)).join("");
+    const [low, high] = this.graph ? this.graph.xAxisRange() : [0, 0];
+    return at + eventsNear(this.marked, data.x, (high - low) / (this.area.clientWidth || 1)) + shown.map(d => item(this.byLabel.get(d.label), d.y)).join("");
   }
 
   underlay(canvas, area, graph) {
@@ -176,6 +223,7 @@ class Chart {
       canvas.font = "11.5px system-ui, sans-serif";
       canvas.fillText(text, left + 7, area.y + 15);
     }
+    markEvents(canvas, area, this.marked, step => graph.toDomXCoord(step));
   }
 
   drawn(graph, first) {
@@ -187,9 +235,12 @@ class Chart {
 
   // Draws the steps in view; out of sight, when it comes into sight.
   follow() {
-    if (!this.graph) return;
     this.stale = !this.visible;
     if (this.stale) return;
+    if (this.undrawn) this.draw();
+    if (!this.graph) return;
+    const [from, to] = this.graph.xAxisRange(), [low, high] = view.current();
+    if (from === low && to === high) return;   // it was this chart that moved
     following = true;
     this.graph.updateOptions({dateWindow: view.current()});
     following = false;
@@ -243,5 +294,11 @@ function tick(value) {
   return String(Number(value.toPrecision(6)));
 }
 
-view.followers.add(() => { for (const chart of charts) chart.follow(); });
-dark.addEventListener("change", () => { for (const chart of charts) chart.draw(); });
+// Charts of many curves take long to draw: they follow when the steps in view have come to rest.
+let rest = 0;
+view.followers.add(() => {
+  for (const chart of charts) if (!chart.dense) chart.follow();
+  clearTimeout(rest);
+  rest = setTimeout(() => { for (const chart of charts) if (chart.dense) chart.follow(); }, 120);
+});
+dark.addEventListener("change", () => { for (const chart of charts) chart.redraw(); });

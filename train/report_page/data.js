@@ -87,7 +87,7 @@ function stretches(steps, values, bad) {
 
 const page = JSON.parse(document.getElementById("data").textContent);
 const runs = page.runs.map((run, index) => {
-  for (const name of ["steps", "epochs", "lipschitz", "norms", "entropy"]) run[name] = unpack(run[name]);
+  for (const name of ["steps", "epochs", "lipschitz", "certified", "measured", "norms", "entropy", "entropy_floor"]) run[name] = unpack(run[name]);
   run.index = index;
   run.keys = recipeKeys(run.recipe);
   run.kinds = new Map(((run.ledger && run.ledger.layers) || []).map(layer => [layer.name, layer.kind]));

@@ -11,8 +11,8 @@ function section(parent, id, title, lead = "") {
 // The bar that stays in sight: ways through the page, the run whose layers are shown, smoothing, the steps in view.
 function bar() {
   const node = element("div");
-  for (const name of ["Training", "Bounds", "Norms", "Entropy", "Events", "Recipe"]) {
-    node.append(element("a", {href: `#${name.toLowerCase()}`}, name));
+  for (const name of ["Training", "Factors", "Proofs", "Bounds", "Norms", "Entropy", "Events", "Recipe"]) {
+    if (document.getElementById(name.toLowerCase())) node.append(element("a", {href: `#${name.toLowerCase()}`}, name));
   }
   if (several) node.append(runTabs());
   const slider = element("input", {type: "range", min: 0, max: .99, step: .01});
@@ -26,7 +26,7 @@ function bar() {
   slider.value = smoothing;
   slider.oninput = () => {
     smoothing = Number(slider.value);
-    for (const chart of charts) if (chart.options.smooth) chart.draw();
+    for (const chart of charts) if (chart.options.smooth) chart.redraw();
   };
   all.onclick = () => { for (const chart of charts) chart.reset(); };
   const say = () => {
@@ -46,6 +46,7 @@ function runTabs() {
       chosen = run;
       for (const other of tabs.children) other.setAttribute("aria-pressed", other === button);
       layers();
+bar();
     };
     tabs.append(button);
   });
@@ -53,9 +54,10 @@ function runTabs() {
 }
 
 header();
-bar();
 const main = document.getElementById("main");
 training(main);
 tradeoff(main);
+factors(main);
 main.append(element("div", {id: "layers"}));
 layers();
+bar();

@@ -95,27 +95,6 @@ function pointAt(panel, chart) {
   panel.onmouseleave = () => { shown = null; chart.point(null); };
 }
 
-// Each name under the longest other name that it continues.
-function layerTree(names) {
-  const nodes = new Map(names.map(name => [name, {name, short: name, depth: 0, children: []}])), roots = [];
-  for (const node of nodes.values()) {
-    let cut = node.name.lastIndexOf(".");
-    while (cut > 0 && !nodes.has(node.name.slice(0, cut))) cut = node.name.lastIndexOf(".", cut - 1);
-    const parent = cut > 0 ? nodes.get(node.name.slice(0, cut)) : null;
-    if (parent) node.short = node.name.slice(cut + 1);
-    (parent ? parent.children : roots).push(node);
-  }
-  const ordered = [];
-  const walk = (node, depth, above) => {
-    node.depth = depth;
-    node.above = above;
-    ordered.push(node);
-    for (const child of node.children) walk(child, depth + 1, [...above, node.name]);
-  };
-  for (const root of roots) walk(root, 0, []);
-  return ordered;
-}
-
 // A bar from 1 on a logarithmic scale: to the right what may grow, to the left what must shrink.
 function boundMeter(value, most) {
   if (!Number.isFinite(value)) return `<span class="meter"><i class="all" style="left:0;right:0"></i></span>`;
@@ -124,33 +103,65 @@ function boundMeter(value, most) {
   return `<span class="meter"><i style="left:${left}%;width:${Math.max(1, length)}%"></i></span>`;
 }
 
+// What a node is made of: "1 + 0.083 x f" of a sum, the kind of any other.
+function formulaOf(node) {
+  if (node.join !== "sum") return node.name ? node.kind : "";
+  return `${number(node.skip, 3)} + ${node.weight === null ? "a" : number(node.weight, 3)} x f`;
+}
+
+// The nodes of run.tree in the order of the network, each with its depth, the nodes above it and a short name.
+function treeNodes(run) {
+  const nodes = [];
+  const walk = (node, above, around) => {
+    const short = !node.name ? node.kind || "its own map" : node.name.startsWith(around + ".") ? node.name.slice(around.length + 1) : node.name;
+    const entry = {...node, short, above, id: nodes.length, leads: (node.parts || []).length > 0};
+    nodes.push(entry);
+    const inside = node.name && node.join !== "sum" && above.length > 0 ? node.name : around;   // what a sum adds is named beside it, not below it
+    for (const part of node.parts || []) walk(part, [...above, entry.id], inside);
+  };
+  if (run.tree) walk(run.tree, [], "");
+  return nodes;
+}
+
+const constantCell = (node, log) => node.unbounded ? `<td class="alarm-text">unbounded</td>` : `<td>${isFiniteNumber(log) ? power(log) : ""}</td>`;
+const ratioOf = node => isFiniteNumber(node.log10_certified) && isFiniteNumber(node.log10_measured) ? node.log10_certified - node.log10_measured : null;
+
 function boundTree(parent, run, chart) {
-  const table = run.lipschitz, names = table.names.filter(name => name !== "step");
-  const {panel, body} = panelOf(parent, "The bound as a tree", "last step; bars start at 1, logarithmic");
-  if (names.length === 0 || table.points === 0) {
-    body.innerHTML = `<div class="empty short">no layer's bound was written</div>`;
+  const table = run.lipschitz, nodes = treeNodes(run);
+  const proven = nodes.some(node => isFiniteNumber(node.log10_certified)), tried = nodes.some(node => isFiniteNumber(node.log10_measured));
+  const {panel, tools, body} = panelOf(parent, "The bound as a tree", proven ? "last step" : "last step; bars start at 1, logarithmic");
+  if (nodes.length === 0) {
+    body.innerHTML = `<div class="empty short">ledger.json has no tree of the bound</div>`;
     return;
   }
-  const nodes = layerTree(names), closed = new Set();
-  const last = name => table.get(name)[table.points - 1];
-  const most = Math.max(...names.map(name => Math.abs(Math.log10(last(name)))).filter(Number.isFinite), .3);
+  const closed = new Set(nodes.filter(node => node.above.length >= 1 && node.leads).map(node => node.id));
+  const most = Math.max(...nodes.slice(1).map(node => Math.abs(node.log10_bound)).filter(Number.isFinite), .3);
+  const heads = ["layer", "bound", ...(proven ? [] : [""]), "share", ...(proven ? ["certified"] : []), ...(tried ? ["measured"] : []), proven && tried ? "ratio" : "over steps"];
   const rowOf = node => {
-    const value = last(node.name), arrow = node.children.length === 0 ? "" : closed.has(node.name) ? "▸" : "▾";
-    const toggle = `<button class="toggle" data-close="${escaped(node.name)}">${arrow}</button>`;
-    const text = value === Infinity ? `<td class="alarm-text">unbounded</td>` : numberCell(value);
-    const curve = table.get(node.name).map(v => v > 0 ? Math.log10(v) : NaN);
-    const name = layerCell(node.short, run.kinds.get(node.name), node.depth, toggle);
-    return `<tr data-name="${escaped(node.name)}">${name}${text}` +
-      `<td>${boundMeter(value, most)}</td><td class="spark">${sparkline(curve)}</td></tr>`;
+    const arrow = !node.leads ? "" : closed.has(node.id) ? "▸" : "▾";
+    const toggle = `<button class="toggle" data-close="${node.id}">${arrow}</button>`;
+    const curve = node.name && table.has(node.name) ? table.get(node.name).map(v => v > 0 ? Math.log10(v) : NaN) : [];
+    const value = node.unbounded ? Infinity : node.log10_bound === null ? NaN : 10 ** node.log10_bound;
+    return `<tr data-name="${escaped(node.name)}">${layerCell(node.short, formulaOf(node), node.above.length, toggle)}` +
+      constantCell(node, node.log10_bound) + (proven ? "" : `<td>${Number.isNaN(value) ? "" : boundMeter(value, most)}</td>`) +
+      `<td>${isFiniteNumber(node.share) ? (100 * node.share).toFixed(1) + " %" : ""}</td>` +
+      (proven ? `<td>${isFiniteNumber(node.log10_certified) ? power(node.log10_certified) : ""}</td>` : "") +
+      (tried ? `<td>${isFiniteNumber(node.log10_measured) ? power(node.log10_measured) : ""}</td>` : "") +
+      (proven && tried ? `<td>${ratioOf(node) === null ? "" : power(ratioOf(node))}</td>` : `<td class="spark">${sparkline(curve)}</td>`) + "</tr>";
   };
+  const search = element("input", {type: "search", placeholder: "filter by layer", "aria-label": "filter by layer"});
+  tools.append(search);
   const fill = () => {
-    const open = nodes.filter(node => !node.above.some(name => closed.has(name)));
-    body.innerHTML = tableHtml(["<th>layer</th><th>bound</th><th></th><th>over steps</th>"], open.map(rowOf));
+    const wanted = search.value.toLowerCase(), kept = new Set();
+    if (wanted) for (const node of nodes) if (node.name.toLowerCase().includes(wanted)) for (const id of [...node.above, node.id]) kept.add(id);
+    const open = nodes.filter(node => wanted ? kept.has(node.id) : !node.above.some(id => closed.has(id)));
+    body.innerHTML = tableHtml(heads.map(text => `<th>${text}</th>`), open.map(rowOf));
   };
+  search.oninput = fill;
   panel.onclick = event => {
-    const name = event.target.dataset && event.target.dataset.close;
-    if (!name) return;
-    if (!closed.delete(name)) closed.add(name);
+    const id = event.target.dataset && event.target.dataset.close;
+    if (id === undefined) return;
+    if (!closed.delete(Number(id))) closed.add(Number(id));
     fill();
   };
   pointAt(panel, chart);

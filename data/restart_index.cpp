@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <optional>
 #include <string_view>
 
 #include "engine/check.h"
@@ -28,17 +27,17 @@ uint32_t checksum(Span bytes, uint32_t start = 0) { return uint32_t(crc32_z(star
 
 // What the segments in front of the coded picture say.
 struct Header {
-  size_t end = 0, frame_at = 0, index_at = 0;  // index_at 0: there is none
+  size_t end = 0, frame_at = 0, index_at = 0;  // 0: there is none
   int interval = 0;                            // MCUs
 };
 
-// Nothing when it is not the header of a baseline file: libjpeg will say what it is.
-std::optional<Header> walk(Span bytes) {
+// Its `end` is 0 when no scan was found: unless there is an index, libjpeg will say what it is.
+Header walk(Span bytes) {
   Header header;
   for (size_t at = 2; at + 4 <= bytes.size() && bytes[at] == 0xFF;) {
     const uint8_t marker = bytes[at + 1];
     const size_t length = size_t(u16(bytes, at + 2)), end = at + 2 + length;
-    if (marker < frame || length < 2 || end > bytes.size()) return {};
+    if (marker < frame || length < 2 || end > bytes.size()) break;
     if (marker == frame || marker == extended_frame) header.frame_at = at;
     if (marker == restart_interval && length == 4) header.interval = u16(bytes, at + 4);
     const bool is_index = marker == app9 && length >= 2 + tag.size() + 8 && std::memcmp(&bytes[at + 4], tag.data(), tag.size()) == 0;
@@ -49,7 +48,7 @@ std::optional<Header> walk(Span bytes) {
     }
     at = end;
   }
-  return {};
+  return header;
 }
 
 uint32_t header_checksum(Span bytes, size_t index_at, size_t header_end) {
@@ -106,11 +105,12 @@ std::vector<size_t> find_tiles(Span jpeg, size_t from) {
 }  // namespace
 
 bool read_restart_index(Span jpeg, RestartIndex& index) {
-  const std::optional<Header> header = walk(jpeg);
-  if (!header || header->index_at == 0) return false;
-  const size_t segment = header->index_at, field = segment + 4 + tag.size();
-  if (u32(jpeg, field) != header_checksum(jpeg, segment, header->end)) damaged("a checksum is wrong");
-  if (!lay_out(jpeg, *header, index)) damaged("the intervals are no tiles");
+  const Header header = walk(jpeg);
+  if (header.index_at == 0) return false;
+  const size_t segment = header.index_at, field = segment + 4 + tag.size();
+  const bool intact = header.end > 0 && u32(jpeg, field) == header_checksum(jpeg, segment, header.end);
+  if (!intact) damaged("a checksum is wrong");
+  if (!lay_out(jpeg, header, index)) damaged("the intervals are no tiles");
   index.segment_begin = segment;
   index.segment_end = segment + 2 + size_t(u16(jpeg, segment + 2));
   index.data_checksum = u32(jpeg, field + 4);
@@ -183,10 +183,10 @@ void join_tiles(Span jpeg, const RestartIndex& index, const Tiles& tiles, std::v
 }
 
 std::vector<uint8_t> with_restart_index(Span jpeg) {
-  const std::optional<Header> header = walk(jpeg);
+  const Header header = walk(jpeg);
   RestartIndex index;
-  check(header && header->index_at == 0 && lay_out(jpeg, *header, index), "[restart_index] the JPEG must be baseline, with tiles and no index");
-  index.begin = find_tiles(jpeg, header->end);
+  check(header.end > 0 && header.index_at == 0 && lay_out(jpeg, header, index), "[restart_index] the JPEG must be baseline, with tiles and no index");
+  index.begin = find_tiles(jpeg, header.end);
   check(index.begin.size() == size_t(index.down) * index.across + 1, "[restart_index] there must be one interval for each tile, found ",
         index.begin.size() - 1);
 
@@ -205,11 +205,11 @@ std::vector<uint8_t> with_restart_index(Span jpeg) {
   append(out, std::array<uint8_t, 4>{0xFF, app9, uint8_t(length >> 8), uint8_t(length)});
   append(out, {reinterpret_cast<const uint8_t*>(tag.data()), tag.size()});
   append_u32(out, 0);
-  append_u32(out, checksum(jpeg.subspan(header->end)));
+  append_u32(out, checksum(jpeg.subspan(header.end)));
   append(out, lengths);
   append(out, jpeg.subspan(at));
 
-  const uint32_t sum = header_checksum(out, at, header->end + 2 + length);
+  const uint32_t sum = header_checksum(out, at, header.end + 2 + length);
   for (const int i : {0, 1, 2, 3}) out[at + 4 + tag.size() + size_t(i)] = uint8_t(sum >> (24 - 8 * i));
   return out;
 }

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "data/decode.h"
+#include "data/restart_index.h"
 
 namespace {
 
@@ -54,6 +55,9 @@ class Verifier {
       dataset_.read(i, bytes);
       const Size size = decoder.open(bytes);
       decoder.read({0, 0, size.height, size.width}, 3, image);
+      RestartIndex index;
+      const bool indexed = image_format(bytes) == ImageFormat::jpeg && read_restart_index(bytes, index);
+      if (indexed && !picture_is_intact(bytes, index)) fail(Exit::bad_data, "JPEG: the checksum of its picture is wrong");
       if (decoder.warnings() > 0) found.irregular++;
     } catch (const Error& error) {
       if (error.exit == Exit::internal) throw;

@@ -1,7 +1,9 @@
 // Packing and verifying: shards give back what went in, or say why they could not be written.
-#include "helpers.h"
+#include "make_jpeg.h"
 
 #include "data/pack.h"
+#include "data/repack.h"
+#include "data/restart_index.h"
 #include "data/verify.h"
 
 TEST_CASE("pack: shards give back what went in, the same each time") {
@@ -71,6 +73,85 @@ TEST_CASE("pack: what cannot be written says why and leaves nothing behind") {
   pack(data, folder / "out");
   CHECK(open_dataset(folder / "out", "")->size() == 3);
   CHECK(list_folder(folder.path.string()) == std::vector<std::string>{"full", "out"});
+}
+
+TEST_CASE("pack: an interrupted run goes on where it stopped, with the same bytes at the end") {
+  TemporaryFolder folder;
+  struct Failing : MemoryDataset {
+    using MemoryDataset::MemoryDataset;
+    int64_t fails_at = 17;
+    mutable std::atomic<int> reads = 0;
+    void read(int64_t i, Bytes& out) const override {
+      if (i == fails_at) fail(Exit::io, "the disk is gone");
+      reads++;
+      MemoryDataset::read(i, out);
+    }
+  };
+  Failing data(small_dataset(25).images);
+  PackOptions options;
+  options.samples_per_shard = 5;
+  options.restart_interval = 0;
+  CHECK(outcome([&] { pack(data, folder / "out", options); }).says("the disk is gone"));
+  CHECK(list_folder(folder / "out.part") ==
+        std::vector<std::string>{"000000.tar", "000001.tar", "000002.tar", "000003.tar.part", "pack.json"});
+  const auto first_shard = fs::last_write_time(folder / "out.part/000000.tar");
+
+  data.fails_at = -1, data.reads = 0;
+  options.threads = 3;
+  const Packed packed = pack(data, folder / "out", options);
+  CHECK(packed.finished_before == 3);
+  CHECK(packed.samples == 25);
+  CHECK(data.reads == 10);
+  CHECK(fs::last_write_time(folder / "out/000000.tar") == first_shard);
+  const Packed at_once = pack(data, folder / "whole", options);
+  CHECK(packed.bytes == at_once.bytes);
+  CHECK(list_folder(folder / "out") == list_folder(folder / "whole"));
+  for (const std::string& name : list_folder(folder / "out")) CHECK(read_bytes(folder / ("out/" + name)) == read_bytes(folder / ("whole/" + name)));
+
+  // Other options make other shards: nothing is kept.
+  data.fails_at = 17;
+  CHECK(outcome([&] { pack(data, folder / "third", options); }).exit == Exit::io);
+  data.fails_at = -1;
+  options.restart_interval = 4;
+  CHECK(pack(data, folder / "third", options).finished_before == 0);
+}
+
+TEST_CASE("pack: JPEGs are repacked where they can be, all else is stored as it is, pixels stay") {
+  TemporaryFolder folder;
+  MemoryDataset data = small_dataset(4);
+  data.images[0] = make_jpeg({.name = "progressive", .progressive = true}, 60, 80);
+  data.images[1] = golden_images()["cmyk.jpg"].bytes;
+  data.images[2] = golden_images()["rgb.png"].bytes;
+  data.images[3].resize(data.images[3].size() / 2);
+  PackOptions options;
+  options.restart_interval = 0;
+  CHECK(pack(data, folder / "out", options).repacked == 1);
+  const auto back = open_dataset(folder / "out", "");
+  Bytes bytes;
+  for (const int i : {1, 2, 3}) {
+    back->read(i, bytes);
+    CHECK(bytes == data.images[size_t(i)]);
+  }
+  back->read(0, bytes);
+  RestartIndex index;
+  CHECK(read_restart_index(bytes, index));
+  Decoder decoder;
+  Image before, after;
+  const Box box{10, 20, 30, 40};
+  decoder.open(data.images[0]);
+  decoder.read(box, 3, before);
+  decoder.open(bytes);
+  decoder.read(box, 3, after);
+  CHECK(before.pixels == after.pixels);
+}
+
+TEST_CASE("verify: finds a flipped bit of a repacked picture wherever it lies") {
+  const Bytes good = *repack_jpeg(make_jpeg({.name = "4:4:4"}, 60, 80), 0);
+  RestartIndex index;
+  REQUIRE(read_restart_index(good, index));
+  MemoryDataset data(std::vector<Bytes>(40, good));
+  for (size_t i = 1; i < 40; i++) data.images[i][index.header_end + (good.size() - index.header_end) * i / 40] ^= 1;
+  CHECK(verify(data, 2).damaged.size() == 39);
 }
 
 TEST_CASE("pack: a full disk is an error of its own") {

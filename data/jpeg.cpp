@@ -6,6 +6,9 @@
 #include <string>
 
 #include "data/jpeg_errors.h"
+
+#include <jerror.h>
+
 #include "data/restart_index.h"
 #include "engine/check.h"
 
@@ -153,6 +156,7 @@ void JpegReader::read(const Box& region, int channels, uint8_t* out) {
 }
 
 int JpegReader::warnings() const { return int(state_->errors.base.num_warnings); }
+bool JpegReader::lacks_support() const { return state_->errors.base.msg_code == JERR_BAD_MCU_SIZE; }
 
 namespace {
 

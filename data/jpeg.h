@@ -17,6 +17,8 @@ class JpegReader {
   Size open(std::span<const uint8_t> bytes);
   void read(const Box& region, int channels, uint8_t* out);  // out: [region.height, region.width, channels]; once for each open()
   int warnings() const;
+  // After read() failed: libjpeg lacks what the file needs, which does not make it damaged.
+  bool lacks_support() const;
 
   struct State;
 

@@ -12,7 +12,7 @@
 
 namespace {
 
-constexpr int wished_pixels = 96, fewest_mcus = 4, fewest_bytes = 150;
+constexpr int wished_pixels = 64, fewest_mcus = 4, fewest_bytes = 150;
 constexpr int most_intervals = 20'000;  // whose lengths fit into one segment of the file; a picture has 8192 rows at most
 
 // The divisors of n, the smallest first.

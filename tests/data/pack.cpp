@@ -46,7 +46,7 @@ TEST_CASE("pack: raw pixels become grayscale JPEGs") {
   packed->read(6, bytes);
   CHECK(image_format(bytes) == ImageFormat::jpeg);
   CHECK(packed->label(6) == raw->label(6));
-  CHECK(verify(*packed, 2).damaged.empty());
+  CHECK(verify(*packed, {2}).damaged.empty());
 }
 
 TEST_CASE("pack: what cannot be written says why and leaves nothing behind") {
@@ -151,7 +151,7 @@ TEST_CASE("verify: finds a flipped bit of a repacked picture wherever it lies") 
   REQUIRE(read_restart_index(good, index));
   MemoryDataset data(std::vector<Bytes>(40, good));
   for (size_t i = 1; i < 40; i++) data.images[i][index.header_end + (good.size() - index.header_end) * i / 40] ^= 1;
-  CHECK(verify(data, 2).damaged.size() == 39);
+  CHECK(verify(data, {2}).damaged.size() == 39);
 }
 
 TEST_CASE("pack: a full disk is an error of its own") {
@@ -168,11 +168,38 @@ TEST_CASE("verify: lists exactly the damaged images, whatever the number of thre
   data.images[77].resize(data.images[77].size() / 2);
   data.images[199] = Bytes(100, 'x');
   for (const int threads : {1, 3}) {
-    const Verification result = verify(data, threads);
+    const Verification result = verify(data, {threads});
     CHECK(result.images == 200);
     REQUIRE(result.damaged.size() == 3);
     CHECK(result.damaged[0].sample == 0);
     CHECK(result.damaged[1].name == "memory[77]");
     CHECK(result.damaged[2].reason.find("neither JPEG nor PNG") != std::string::npos);
   }
+}
+
+TEST_CASE("verify: a damaged shard is named, and the images in front of the damage and in other shards are looked at") {
+  TemporaryFolder folder;
+  MemoryDataset data = small_dataset(30);
+  data.images[25].resize(data.images[25].size() / 2);
+  PackOptions options;
+  options.samples_per_shard = 10;
+  pack(data, folder / "out", options);
+  fs::resize_file(folder / "out/000001.tar", fs::file_size(folder / "out/000001.tar") / 2);
+  CHECK(opening(folder / "out", "").exit == Exit::bad_data);
+  std::vector<DamagedImage> shards;
+  const auto rest = open_dataset(folder / "out", "", &shards);
+  REQUIRE(shards.size() == 1);
+  CHECK(shards[0].name == folder / "out/000001.tar");
+  CHECK(rest->size() > 20);
+  CHECK(rest->size() < 30);
+  CHECK(verify(*rest, {2}).damaged.size() == 1);
+}
+
+TEST_CASE("verify: regions of a file and of its repack are held to the whole") {
+  MemoryDataset data = small_dataset(3);
+  data.images[1] = make_jpeg({.name = "4:2:0", .sampling = {{2, 2}, {1, 1}, {1, 1}}}, 100, 130);
+  data.images[2] = golden_images()["rgb.png"].bytes;
+  const Verification result = verify(data, {.threads = 2, .regions = 10});
+  CHECK(result.regions == 50);
+  CHECK(result.different == 0);
 }

@@ -1,7 +1,8 @@
 // command_bench_data.cpp: `lipsgrad bench data`: how many images a second a thread gets ready for training, and what the time goes into.
 //
 // Everything is measured against the full decode of the same files in the same run: each round runs every stage once over all images, from
-// memory, with the same crops, and what is printed are medians over the rounds.
+// memory, with the same crops, and what is printed are medians over the rounds. The comparison is one of CPU time: other work on the
+// machine changes images/s, and the comparison hardly.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -60,7 +61,7 @@ struct Stage {
   std::string name;
   Work work;
   const Images* images;
-  std::vector<double> rates, cpu, relative;  // of each round: images/s, CPU seconds an image, rate / that of the full decode
+  std::vector<double> rates, cpu, relative;  // of each round: images/s, CPU seconds an image, those of the full decode / these
 
   nlohmann::json json() const {
     return {{"images_per_s", median(rates)}, {"cpu_ms_per_image", 1e3 * median(cpu)}, {"of_full_decode", median(relative)}};
@@ -110,7 +111,7 @@ std::vector<Stage> measure_all(std::vector<Stage> stages, const AugmentConfig& a
     for (Stage& stage : stages) {
       measure(stage, workers, uint32_t(round + 1));
       if (round < 0) stage.rates.clear(), stage.cpu.clear();
-      else stage.relative.push_back(stage.rates.back() / stages.front().rates.back());
+      else stage.relative.push_back(stages.front().cpu.back() / stage.cpu.back());
     }
     progress.update(round + 1, "");
   }

@@ -79,7 +79,7 @@ int run_data_verify(const DataVerifyOptions& options) {
     for (const DamagedImage& shard : shards) fmt::print("damaged shard: {}\n", shard.reason);
     for (const DamagedImage& image : result.damaged) fmt::print("damaged: {}: {}\n", image.name, image.reason);
     fmt::print("{}: {} images, {} damaged, {} with harmless irregularities", name, result.images, result.damaged.size(), result.irregular);
-    fmt::print(shards.empty() ? "\n" : ", {} damaged shards\n", shards.size());
+    fmt::print("{}\n", shards.empty() ? "" : fmt::format(", {} damaged shards", shards.size()));
     if (options.regions > 0)
       fmt::print("{}: {} regions decoded alone, from the files and repacked: {} differ from the whole\n", name, result.regions, result.different);
     damaged += result.damaged.size() + shards.size();

@@ -17,7 +17,7 @@ from PIL import Image
 
 # Each package's photographs; drawings and panoramas are left out.
 PHOTOS = {
-    "lomiri-wallpapers-16.04": ["usr/share/backgrounds/*.jpg"],
+    "lomiri-wallpapers-16.04": ["usr/share/backgrounds/[!u]*.jpg"],
     "lomiri-wallpapers-20.04": ["usr/share/backgrounds/Kleiber*.jpg", "usr/share/backgrounds/Fossa*.jpg"],
     "mate-backgrounds": ["usr/share/backgrounds/mate/nature/*.jpg", "usr/share/backgrounds/mate/abstract/Elephants.jpg"],
     "python3-skimage": ["usr/lib/python3/dist-packages/skimage/data/" + name for name in ("coffee.png", "astronaut.png", "chelsea.png")],

@@ -139,13 +139,16 @@ namespace {
 // is gray of the level that `levels` gives, within -60 .. 60 of 128.
 Bytes twelve_blocks(const std::vector<std::vector<int>>& levels) {
   const int down = int(levels.size()), across = int(levels[0].size());
-  Bytes out = {0xFF, 0xD8, 0xFF, 0xDB, 0, 67, 0};
-  out.insert(out.end(), 64, 8);   // one step of the constant part is one level
-  const auto u8 = [](int value) { return uint8_t(value); };
-  out.insert(out.end(), {0xFF, 0xC0, 0, 17, 8, 0, u8(8 * down), 0, u8(8 * across), 3, 1, 0x22, 0, 2, 0x22, 0, 3, 0x22, 0});
-  out.insert(out.end(), {0xFF, 0xC4, 0, 19 + 8, 0x00, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7});   // sizes 0 .. 7: 4 bits
-  out.insert(out.end(), {0xFF, 0xC4, 0, 19 + 1, 0x10, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0});                        // end of block: 1 bit
-  out.insert(out.end(), {0xFF, 0xDA, 0, 12, 3, 1, 0, 2, 0, 3, 0, 0, 63, 0});
+  Bytes out;
+  const auto add = [&](std::initializer_list<int> values) {
+    for (const int value : values) out.push_back(uint8_t(value));
+  };
+  add({0xFF, 0xD8, 0xFF, 0xDB, 0, 67, 0});
+  out.resize(out.size() + 64, 8);   // one step of the constant part is one level
+  add({0xFF, 0xC0, 0, 17, 8, 0, 8 * down, 0, 8 * across, 3, 1, 0x22, 0, 2, 0x22, 0, 3, 0x22, 0});
+  add({0xFF, 0xC4, 0, 19 + 8, 0x00, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7});   // sizes 0 .. 7: 4 bits
+  add({0xFF, 0xC4, 0, 19 + 1, 0x10, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0});                        // end of block: 1 bit
+  add({0xFF, 0xDA, 0, 12, 3, 1, 0, 2, 0, 3, 0, 0, 63, 0});
   uint32_t bits = 0;
   int used = 0;
   const auto put = [&](uint32_t value, int length) {
@@ -170,7 +173,7 @@ Bytes twelve_blocks(const std::vector<std::vector<int>>& levels) {
       for (int i = 0; i < 8; i++) put(0, 5);   // colourless
     }
   while (used % 8 != 0) put(1, 1);
-  out.insert(out.end(), {0xFF, 0xD9});
+  add({0xFF, 0xD9});
   return out;
 }
 

@@ -53,28 +53,28 @@ std::vector<std::string> expand_range(const std::string& pattern) {
   return paths;
 }
 
-std::unique_ptr<Dataset> open_pattern(const std::string& path, const std::string& split) {
+std::unique_ptr<Dataset> open_pattern(const std::string& path, const std::string& split, std::vector<DamagedImage>* damaged) {
   const std::string mark = "{split}";
   const size_t at = path.find(mark);
   if (at == std::string::npos) {
     if (!split.empty())
       fail(Exit::config, path, ": a path to tar files must say {split} where the ", split, " split differs");
-    return open_tar_shards(expand_range(path));
+    return open_tar_shards(expand_range(path), damaged);
   }
   for (const std::string& name : names_of_split(split)) {
     std::string one = path;
     const std::vector<std::string> shards = expand_range(one.replace(at, mark.size(), name));
-    if (is_there(shards.front())) return open_tar_shards(shards);
+    if (is_there(shards.front())) return open_tar_shards(shards, damaged);
   }
   fail(Exit::no_input, path, ": there are no tar files of the ", split, " split");
 }
 
-std::unique_ptr<Dataset> open_folder(const std::string& folder) {
+std::unique_ptr<Dataset> open_folder(const std::string& folder, std::vector<DamagedImage>* damaged) {
   std::vector<std::string> shards;
   for (const std::string& name : list_folder(folder)) {
     if (fs::path(name).extension() == ".tar") shards.push_back((fs::path(folder) / name).string());
   }
-  return shards.empty() ? open_image_folder(folder) : open_tar_shards(shards);
+  return shards.empty() ? open_image_folder(folder) : open_tar_shards(shards, damaged);
 }
 
 class ImageFiles : public Dataset {
@@ -120,15 +120,15 @@ std::vector<std::string> name_classes(std::optional<std::vector<std::string>> fo
   return *found;
 }
 
-std::unique_ptr<Dataset> open_dataset(const std::string& path, const std::string& split) {
+std::unique_ptr<Dataset> open_dataset(const std::string& path, const std::string& split, std::vector<DamagedImage>* damaged) {
   const bool is_pattern = path.find('{') != std::string::npos || fs::path(path).extension() == ".tar";
-  if (is_pattern && !is_folder(path)) return open_pattern(path, split);
+  if (is_pattern && !is_folder(path)) return open_pattern(path, split, damaged);
   if (!is_folder(path)) fail(Exit::no_input, path, ": there is no such data folder");
-  if (split.empty()) return open_folder(path);
+  if (split.empty()) return open_folder(path, damaged);
 
   for (const std::string& name : names_of_split(split)) {
     const fs::path folder = fs::path(path) / name;
-    if (is_folder(folder)) return open_folder(folder.string());
+    if (is_folder(folder)) return open_folder(folder.string(), damaged);
     for (const char* suffix : {"", ".gz"}) {
       const std::string images = folder.string() + "-images-idx3-ubyte" + suffix;
       if (is_there(images)) return open_idx(images, folder.string() + "-labels-idx1-ubyte" + suffix);

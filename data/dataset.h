@@ -30,7 +30,9 @@ struct DamagedImage {
 //   path/train-images-idx3-ubyte[.gz]        IDX, as MNIST and Fashion-MNIST have it (t10k is the test split)
 // Shards and IDX files take their class names from a classes.txt beside them, one a line.
 // An empty split means that `path` itself is the folder of classes or shards.
-std::unique_ptr<Dataset> open_dataset(const std::string& path, const std::string& split);
+//
+// A damaged tar shard is an Error; where `damaged` is given it is noted there, and the images in front of the damage are taken.
+std::unique_ptr<Dataset> open_dataset(const std::string& path, const std::string& split, std::vector<DamagedImage>* damaged = nullptr);
 
 // Single image files, without labels (all are 0).
 std::unique_ptr<Dataset> open_images(const std::vector<std::string>& paths);

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "data/jpeg.h"
+#include "data/plain_jpeg.h"
 #include "data/png.h"
 #include "engine/check.h"
 
@@ -59,6 +60,16 @@ void copy_region(const uint8_t* pixels, int width, int from, const Box& region, 
   }
 }
 
+void read_jpeg(Decoder::State& s, const Box& region, int channels, uint8_t* out) {
+  try {
+    s.jpeg.read(region, channels, out);
+  } catch (const Error&) {
+    if (!s.jpeg.lacks_support()) throw;
+    const Image whole = read_plain_jpeg(s.bytes, s.size);
+    copy_region(whole.pixels.data(), whole.width, whole.channels, region, channels, out);
+  }
+}
+
 }  // namespace
 
 Decoder::Decoder() : state_(std::make_unique<State>()) {}
@@ -100,7 +111,7 @@ void Decoder::read(const Box& region, int channels, Image& out) {
   out.pixels.resize(size_t(region.height) * region.width * channels);
 
   if (s.format == ImageFormat::jpeg) {
-    s.jpeg.read(region, channels, out.pixels.data());
+    read_jpeg(s, region, channels, out.pixels.data());
   } else if (s.format == ImageFormat::png) {
     const Image whole = read_png(s.bytes);
     copy_region(whole.pixels.data(), whole.width, whole.channels, region, channels, out.pixels.data());

@@ -1,7 +1,7 @@
 // decode.h: image bytes to u8 pixels. What the bytes are is read from the bytes, never from a file's name.
 //
-// JPEG (libjpeg-turbo: exact integer DCT, smooth chroma upsampling, so the pixels are Pillow's), PNG (stb_image), PGM
-// (as IDX datasets give it). Any depth comes out as 8 bits; alpha is dropped; CMYK is converted as Pillow does; EXIF
+// JPEG (libjpeg-turbo: exact integer DCT, smooth chroma upsampling, so the pixels are Pillow's; stb_image for the few that it lacks support
+// for), PNG (stb_image), PGM (as IDX datasets give it). Any depth comes out as 8 bits; alpha is dropped; CMYK is converted as Pillow does; EXIF
 // orientation is ignored, as torchvision ignores it. Damage is an Error with Exit::bad_data; it never costs more than
 // this image.
 #pragma once

@@ -1,67 +1,22 @@
-// jpeg.cpp: libjpeg-turbo. Its errors leave by longjmp, which runs no destructor: every function that calls setjmp
-// holds only plain data, and turns the outcome into an exception after it has returned.
+// jpeg.cpp: libjpeg-turbo, which is asked for no more than the region needs.
 #include "data/jpeg.h"
 
-#include <csetjmp>
-#include <cstddef>
-#include <cstdio>
+#include <algorithm>
 #include <cstdlib>
 #include <string>
 
-#include <jpeglib.h>
+#include "data/jpeg_errors.h"
 
 #include <jerror.h>
 
+#include "data/restart_index.h"
 #include "engine/check.h"
 
 namespace {
 
-struct ErrorManager {
-  jpeg_error_mgr base;  // first, so that libjpeg's pointer to it is a pointer to this
-  jmp_buf escape;
-  char message[JMSG_LENGTH_MAX];
-  bool damaged;         // a warning that means lost picture data
-};
-
-ErrorManager& manager(j_common_ptr info) { return *reinterpret_cast<ErrorManager*>(info->err); }
-
-[[noreturn]] void leave(j_common_ptr info) {
-  ErrorManager& errors = manager(info);
-  errors.base.format_message(info, errors.message);
-  longjmp(errors.escape, 1);
-}
-
-// A negative level is a warning. It must be counted: an empty function here would make every corruption silent.
-void note_message(j_common_ptr info, int level) {
-  if (level >= 0) return;
-  ErrorManager& errors = manager(info);
-  errors.base.num_warnings++;
-  switch (errors.base.msg_code) {
-    case JWRN_JPEG_EOF:
-    case JWRN_HIT_MARKER:
-    case JWRN_HUFF_BAD_CODE:
-    case JWRN_ARITH_BAD_CODE:
-    case JWRN_MUST_RESYNC:
-      if (!errors.damaged) errors.base.format_message(info, errors.message);
-      errors.damaged = true;
-  }
-}
-
-void print_nothing(j_common_ptr) {}
-
-jpeg_error_mgr* prepare(ErrorManager& errors) {
-  jpeg_std_error(&errors.base);
-  errors.base.error_exit = leave;
-  errors.base.emit_message = note_message;
-  errors.base.output_message = print_nothing;
-  errors.message[0] = 0;
-  errors.damaged = false;
-  return &errors.base;
-}
-
 void limit_scans(j_common_ptr info) {
   if (reinterpret_cast<j_decompress_ptr>(info)->input_scan_number <= max_jpeg_scans) return;
-  ErrorManager& errors = manager(info);
+  JpegErrors& errors = *reinterpret_cast<JpegErrors*>(info->err);
   std::snprintf(errors.message, sizeof errors.message, "more than %d scans", max_jpeg_scans);
   longjmp(errors.escape, 1);
 }
@@ -83,9 +38,14 @@ uint8_t luma(const uint8_t* rgb) { return uint8_t((19595 * rgb[0] + 38470 * rgb[
 
 struct JpegReader::State {
   jpeg_decompress_struct info;
-  ErrorManager errors;
+  JpegErrors errors;
   jpeg_progress_mgr progress;
-  std::vector<uint8_t> row;  // one decoded line, up to 4 components
+  std::vector<uint8_t> row;     // one decoded line, up to 4 components
+  std::span<const uint8_t> bytes;
+  Size size;
+  bool indexed = false;         // `index` is the file's
+  RestartIndex index;
+  std::vector<uint8_t> joined;  // the tiles of a region
 };
 
 namespace {
@@ -116,13 +76,12 @@ bool read_header(State& s, const uint8_t* bytes, size_t length) {
   return true;
 }
 
-void emit_row(const uint8_t* row, int from, const Box& region, int to, uint8_t* out) {
-  row += size_t(region.left) * from;
+void emit_row(const uint8_t* row, int from, int width, int to, uint8_t* out) {
   if (from == to) {
-    std::copy(row, row + size_t(region.width) * to, out);
+    std::copy_n(row, size_t(width) * to, out);
     return;
   }
-  for (int x = 0; x < region.width; x++, row += 4, out += to) {
+  for (int x = 0; x < width; x++, row += 4, out += to) {
     uint8_t rgb[3];
     cmyk_to_rgb(row, rgb);
     if (to == 1) out[0] = luma(rgb);
@@ -130,25 +89,36 @@ void emit_row(const uint8_t* row, int from, const Box& region, int to, uint8_t* 
   }
 }
 
-// The whole picture is decoded, also below the region, so that damage is seen wherever it lies.
+// Narrows the columns that are transformed to those that decide the region's. Returns the first of them.
+int crop_columns(jpeg_decompress_struct& info, const Box& region) {
+  const Columns needed = needed_columns(region, int(info.output_width), info.max_h_samp_factor);
+  JDIMENSION left = JDIMENSION(needed.left), width = JDIMENSION(needed.right - needed.left);
+  if (width < info.output_width) jpeg_crop_scanline(&info, &left, &width);
+  return int(left);
+}
+
+// Rows above the region are read but not transformed; what lies below is not read, so damage there goes unseen.
 bool read_rows(State& s, const Box& region, int channels, uint8_t* out) {
+  jpeg_decompress_struct& info = s.info;
   if (setjmp(s.errors.escape)) {
-    jpeg_abort_decompress(&s.info);
+    jpeg_abort_decompress(&info);
     return false;
   }
-  const bool cmyk = s.info.jpeg_color_space == JCS_CMYK || s.info.jpeg_color_space == JCS_YCCK;
-  s.info.out_color_space = cmyk ? JCS_CMYK : channels == 1 ? JCS_GRAYSCALE : JCS_RGB;
-  s.info.dct_method = JDCT_ISLOW;
-  s.info.do_fancy_upsampling = TRUE;
-  jpeg_start_decompress(&s.info);
+  const bool cmyk = info.jpeg_color_space == JCS_CMYK || info.jpeg_color_space == JCS_YCCK;
+  info.out_color_space = cmyk ? JCS_CMYK : channels == 1 ? JCS_GRAYSCALE : JCS_RGB;
+  info.dct_method = JDCT_ISLOW;
+  info.do_fancy_upsampling = TRUE;
+  jpeg_start_decompress(&info);
+  const int skipped_columns = region.left - crop_columns(info, region);
+  if (region.top > 0) jpeg_skip_scanlines(&info, JDIMENSION(region.top));
   JSAMPROW row = s.row.data();
-  while (s.info.output_scanline < s.info.output_height) {
-    const int y = int(s.info.output_scanline) - region.top;
-    jpeg_read_scanlines(&s.info, &row, 1);
-    if (y < 0 || y >= region.height) continue;
-    emit_row(row, s.info.output_components, region, channels, out + size_t(y) * region.width * channels);
+  for (int y = 0; y < region.height; y++) {
+    jpeg_read_scanlines(&info, &row, 1);
+    emit_row(row + size_t(skipped_columns) * info.output_components, info.output_components, region.width, channels,
+             out + size_t(y) * region.width * channels);
   }
-  jpeg_finish_decompress(&s.info);
+  if (info.output_scanline == info.output_height) jpeg_finish_decompress(&info);  // sees whether the end mark is there
+  else jpeg_abort_decompress(&info);
   return true;
 }
 
@@ -161,24 +131,38 @@ JpegReader::JpegReader() : state_(std::make_unique<State>()) {
 JpegReader::~JpegReader() { jpeg_destroy_decompress(&state_->info); }
 
 Size JpegReader::open(std::span<const uint8_t> bytes) {
-  if (!read_header(*state_, bytes.data(), bytes.size())) fail(Exit::bad_data, "JPEG: ", state_->errors.message);
-  return {int(state_->info.image_height), int(state_->info.image_width)};
+  State& s = *state_;
+  s.bytes = bytes;
+  s.indexed = read_restart_index(bytes, s.index);
+  if (!read_header(s, bytes.data(), bytes.size())) fail(Exit::bad_data, "JPEG: ", s.errors.message);
+  s.size = {int(s.info.image_height), int(s.info.image_width)};
+  return s.size;
 }
 
 void JpegReader::read(const Box& region, int channels, uint8_t* out) {
   State& s = *state_;
+  Box part = region;
+  const bool whole = region.height == s.size.height && region.width == s.size.width;
+  if (s.indexed && !whole) {
+    const Tiles tiles = tiles_of(s.index, region);
+    join_tiles(s.bytes, s.index, tiles, s.joined);
+    if (!read_header(s, s.joined.data(), s.joined.size())) fail(Exit::bad_data, "JPEG: ", s.errors.message);
+    part.top -= tiles.top * s.index.tile_height;
+    part.left -= tiles.left * s.index.tile_width;
+  }
   s.row.resize(size_t(s.info.image_width) * 4);
-  const bool whole = read_rows(s, region, channels, out);
-  if (!whole || s.errors.damaged) fail(Exit::bad_data, "JPEG: ", s.errors.message);
+  const bool read = read_rows(s, part, channels, out);
+  if (!read || s.errors.damaged) fail(Exit::bad_data, "JPEG: ", s.errors.message);
 }
 
 int JpegReader::warnings() const { return int(state_->errors.base.num_warnings); }
+bool JpegReader::lacks_support() const { return state_->errors.base.msg_code == JERR_BAD_MCU_SIZE; }
 
 namespace {
 
 struct Encoding {
   jpeg_compress_struct info;
-  ErrorManager errors;
+  JpegErrors errors;
   unsigned char* bytes;  // malloc'ed by libjpeg, freed by encode_gray_jpeg
   unsigned long length;
 };

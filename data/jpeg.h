@@ -1,4 +1,7 @@
 // jpeg.h: libjpeg-turbo behind exceptions: a reader that is used again and again, and a writer of grayscale pictures.
+//
+// A region costs the entropy-coded data down to its last row, and the transforms of its own pixels. In a repacked file (restart_index.h)
+// it costs the tiles it touches. Its pixels are those of the whole picture, to the last bit.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -12,8 +15,10 @@ class JpegReader {
   JpegReader();
   ~JpegReader();
   Size open(std::span<const uint8_t> bytes);
-  void read(const Box& region, int channels, uint8_t* out);  // out: [region.height, region.width, channels]
+  void read(const Box& region, int channels, uint8_t* out);  // out: [region.height, region.width, channels]; once for each open()
   int warnings() const;
+  // After read() failed: libjpeg lacks what the file needs, which does not make it damaged.
+  bool lacks_support() const;
 
   struct State;
 

@@ -1,18 +1,20 @@
-// pack.cpp: everything is written into FOLDER.part, which is renamed when it is complete and on the disk.
+// pack.cpp: images are prepared a block at a time by all threads, and written in order.
 #include "data/pack.h"
 
-#include <cerrno>
 #include <cstdio>
-#include <filesystem>
+#include <nlohmann/json.hpp>
 
 #include "data/decode.h"
 #include "data/jpeg.h"
+#include "data/partial_folder.h"
+#include "data/repack.h"
 #include "data/tar.h"
-#include "engine/durable_file.h"
-
-namespace fs = std::filesystem;
+#include "engine/random.h"
+#include "engine/workers.h"
 
 namespace {
+
+constexpr int block = 64;  // images prepared together
 
 std::span<const uint8_t> as_bytes(const std::string& text) {
   return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};
@@ -24,76 +26,118 @@ std::string numbered(const char* format, int64_t number) {
   return text;
 }
 
-// A folder that disappears again unless it is kept.
-class PartialFolder {
- public:
-  explicit PartialFolder(const fs::path& target) : target_(target), path_(target.string() + ".part") {
-    std::error_code error;
-    if (fs::exists(target_, error) && !(fs::is_directory(target_, error) && fs::is_empty(target_, error))) {
-      fail(Exit::cannot_create, target_.string(),
-           ": is there already and is not an empty folder; remove it or choose another");
-    }
-    remove();  // what an interrupted run left
-    fs::create_directories(path_, error);
-    const bool full = error == std::errc::no_space_on_device;
-    if (error) fail(full ? Exit::io : Exit::cannot_create, path_.string(), ": cannot be created: ", error.message());
-  }
-  ~PartialFolder() {
-    if (!kept_) remove();
-  }
-  PartialFolder(const PartialFolder&) = delete;
-
-  const fs::path& path() const { return path_; }
-
-  void keep() {
-    sync_path(path_.string());
-    std::error_code error;
-    fs::rename(path_, target_, error);
-    if (error) fail(Exit::cannot_create, target_.string(), ": cannot be created: ", error.message());
-    kept_ = true;
-    sync_path(fs::absolute(target_).parent_path().string());
-  }
-
- private:
-  // Only what pack() writes: a folder of somebody else that happens to have this name keeps its files.
-  void remove() {
-    std::error_code ignored;
-    for (fs::directory_iterator entry(path_, ignored), end; entry != end; entry.increment(ignored)) {
-      const fs::path file = entry->path();
-      if (file.extension() == ".tar" || file.filename() == "classes.txt") fs::remove(file, ignored);
-    }
-    fs::remove(path_, ignored);
-  }
-
-  fs::path target_, path_;
-  bool kept_ = false;
+// An image as it goes into a shard.
+struct Prepared {
+  Bytes bytes;
+  const char* extension = "jpg";
+  bool repacked = false;
 };
 
-// The image as it goes into a shard, and its extension.
-const char* prepare(Bytes& bytes, Decoder& decoder, int quality) {
-  switch (image_format(bytes)) {
-    case ImageFormat::jpeg: return "jpg";
-    case ImageFormat::png: return "png";
-    case ImageFormat::unknown: return "jpg";  // damaged, and stays so: the loader and verify() name it
-    case ImageFormat::pgm: break;
-  }
-  const Size size = decoder.open(bytes);
+void encode(Bytes& pgm, int quality) {
+  Decoder decoder;
+  const Size size = decoder.open(pgm);
   Image image;
   decoder.read({0, 0, size.height, size.width}, 1, image);
-  bytes = encode_gray_jpeg(image.pixels.data(), size.height, size.width, quality);
-  return "jpg";
+  pgm = encode_gray_jpeg(image.pixels.data(), size.height, size.width, quality);
 }
 
-void write_class_names(const fs::path& file, const std::vector<std::string>& classes) {
+void prepare(const PackOptions& options, Prepared& image) {
+  image.repacked = false;
+  const ImageFormat format = image_format(image.bytes);
+  image.extension = format == ImageFormat::png ? "png" : "jpg";  // what is damaged stays so: the loader and verify() name it
+  if (format == ImageFormat::pgm) encode(image.bytes, options.quality);
+  if (format != ImageFormat::jpeg || !options.restart_interval) return;
+  if (auto repacked = repack_jpeg(image.bytes, *options.restart_interval)) {
+    image.bytes = std::move(*repacked);
+    image.repacked = true;
+  }
+}
+
+// Which images and options: a pack that was interrupted goes on only where it would write the same.
+std::string recipe_of(const Dataset& dataset, const PackOptions& options) {
+  uint64_t hash = 0;
+  const auto mix = [&](const std::string& text) { hash = hash * 0x9E3779B97F4A7C15ull + hash_name(text); };
+  for (const std::string& name : dataset.classes()) mix(name);
+  for (int64_t i = 0; i < dataset.size(); i++) mix(str(dataset.name(i), dataset.label(i)));
+  nlohmann::ordered_json recipe{{"images", dataset.size()}, {"names_hash", hash}, {"quality", options.quality},
+                                {"samples_per_shard", options.samples_per_shard}};
+  if (options.restart_interval) recipe["restart_interval"] = *options.restart_interval;
+  return recipe.dump(2) + "\n";
+}
+
+void write_class_names(const std::string& file, const std::vector<std::string>& classes) {
   std::string lines;
   for (const std::string& name : classes) {
     if (name.find_first_of("\r\n") != std::string::npos) fail(Exit::bad_data, "a class name holds a line end: ", name);
     lines += name + "\n";
   }
-  OutputFile out(file.string());
+  OutputFile out(file);
   out.write(as_bytes(lines));
   out.close();
 }
+
+class Packer {
+ public:
+  Packer(const Dataset& dataset, const std::string& folder, const PackOptions& options)
+      : dataset_(dataset), options_(options), folder_(folder, recipe_of(dataset, options)), workers_(options.threads) {}
+
+  Packed run() {
+    for (int64_t begin = 0; begin < dataset_.size(); begin += options_.samples_per_shard) {
+      const int64_t end = std::min(dataset_.size(), begin + options_.samples_per_shard);
+      const std::string name = numbered("%06lld.tar", packed_.shards++);
+      if (folder_.is_finished(name)) take_over(name, end - begin);
+      else write_shard(name, begin, end);
+    }
+    write_class_names(folder_.path_of("classes.txt"), dataset_.classes());
+    folder_.keep();
+    return packed_;
+  }
+
+ private:
+  void count(int64_t images) {
+    packed_.samples += images;
+    if (options_.progress) options_.progress(packed_.samples);
+  }
+
+  void take_over(const std::string& name, int64_t images) {
+    const InputFile file(folder_.path_of(name));
+    TarReader reader(file);
+    while (const auto member = reader.next())
+      if (!member->name.ends_with(".cls")) packed_.bytes += member->size;
+    packed_.finished_before++;
+    count(images);
+  }
+
+  void write_shard(const std::string& name, int64_t begin, int64_t end) {
+    TarWriter shard(folder_.path_while_writing(name));
+    for (int64_t at = begin; at < end; at += block) {
+      const int64_t images = std::min<int64_t>(block, end - at);
+      workers_.run(images, [&](int64_t i) {
+        dataset_.read(at + i, block_[size_t(i)].bytes);
+        prepare(options_, block_[size_t(i)]);
+      });
+      for (int64_t i = 0; i < images; i++) add(shard, at + i, block_[size_t(i)]);
+    }
+    shard.close();
+    folder_.finish(name);
+  }
+
+  void add(TarWriter& shard, int64_t sample, const Prepared& image) {
+    const std::string key = numbered("%08lld", sample);
+    shard.add(key + "." + image.extension, image.bytes);
+    shard.add(key + ".cls", as_bytes(std::to_string(dataset_.label(sample))));
+    packed_.bytes += int64_t(image.bytes.size());
+    packed_.repacked += image.repacked;
+    count(1);
+  }
+
+  const Dataset& dataset_;
+  const PackOptions& options_;
+  PartialFolder folder_;
+  Workers workers_;
+  std::array<Prepared, block> block_;
+  Packed packed_;
+};
 
 }  // namespace
 
@@ -101,28 +145,5 @@ Packed pack(const Dataset& dataset, const std::string& folder, const PackOptions
   if (options.quality < 1 || options.quality > 100)
     fail(Exit::config, "the quality must lie in 1 .. 100, got ", options.quality);
   check(options.samples_per_shard > 0, "[pack] a shard must hold samples, got ", options.samples_per_shard);
-  fs::path target = fs::path(folder).lexically_normal();
-  if (!target.has_filename()) target = target.parent_path();
-  PartialFolder partial(target);
-  Packed packed;
-  Decoder decoder;
-  Bytes bytes;
-  for (int64_t i = 0; i < dataset.size();) {
-    TarWriter shard((partial.path() / numbered("%06lld.tar", packed.shards)).string());
-    for (int n = 0; n < options.samples_per_shard && i < dataset.size(); n++, i++) {
-      dataset.read(i, bytes);
-      const std::string key = numbered("%08lld", i);
-      const char* extension = prepare(bytes, decoder, options.quality);
-      shard.add(key + "." + extension, bytes);
-      shard.add(key + ".cls", as_bytes(std::to_string(dataset.label(i))));
-      packed.bytes += int64_t(bytes.size());
-      packed.samples++;
-      if (options.progress) options.progress(packed.samples);
-    }
-    shard.close();
-    packed.shards++;
-  }
-  write_class_names(partial.path() / "classes.txt", dataset.classes());
-  partial.keep();
-  return packed;
+  return Packer(dataset, folder, options).run();
 }

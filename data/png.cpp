@@ -1,38 +1,13 @@
-// png.cpp: stb_image, compiled for PNG only and kept to this file.
+// png.cpp: what stb_image does not look at: the chunks of the file and their checksums.
 #include "data/png.h"
 
 #include <zlib.h>
 
 #include <algorithm>
-#include <cstdlib>
-#include <memory>
 #include <string_view>
 
+#include "data/stb.h"
 #include "engine/check.h"
-
-namespace {
-
-// stb_image unpacks whatever the compressed data hold, whatever the header says: a bound on each allocation stops a
-// zip bomb. Set for the image at hand before stb_image is called.
-thread_local size_t allocation_limit = 0;
-
-void* bounded_malloc(size_t n) { return n <= allocation_limit ? std::malloc(n) : nullptr; }
-void* bounded_realloc(void* p, size_t n) { return n <= allocation_limit ? std::realloc(p, n) : nullptr; }
-
-}  // namespace
-
-#define STBI_ONLY_PNG
-#define STBI_NO_STDIO
-#define STB_IMAGE_STATIC
-#define STB_IMAGE_IMPLEMENTATION
-#define STBI_MAX_DIMENSIONS max_image_side
-#define STBI_MALLOC bounded_malloc
-#define STBI_REALLOC bounded_realloc
-#define STBI_FREE std::free
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wunused-function"
-#include <stb/stb_image.h>
-#pragma GCC diagnostic pop
 
 namespace {
 
@@ -68,12 +43,5 @@ Image read_png(std::span<const uint8_t> bytes) {
   check_chunks(bytes);
   const Size size = read_png_header(bytes);
   const size_t largest = (size_t(size.width) * 8 + 1) * size.height;  // 4 channels of 16 bits
-  allocation_limit = 2 * std::max(largest, bytes.size()) + (1 << 16);
-  Image image;
-  const std::unique_ptr<uint8_t, decltype(&std::free)> pixels(
-      stbi_load_from_memory(bytes.data(), int(bytes.size()), &image.width, &image.height, &image.channels, 0),
-      std::free);
-  if (!pixels) fail(Exit::bad_data, "PNG: ", stbi_failure_reason());
-  image.pixels.assign(pixels.get(), pixels.get() + size_t(image.width) * image.height * image.channels);
-  return image;
+  return read_by_stb(bytes, 2 * std::max(largest, bytes.size()) + (1 << 16), "PNG");
 }

@@ -5,7 +5,7 @@
 #include "data/dataset.h"
 
 std::unique_ptr<Dataset> open_image_folder(const std::string& folder);
-std::unique_ptr<Dataset> open_tar_shards(const std::vector<std::string>& shards);
+std::unique_ptr<Dataset> open_tar_shards(const std::vector<std::string>& shards, std::vector<DamagedImage>* damaged);
 std::unique_ptr<Dataset> open_idx(const std::string& images, const std::string& labels);
 
 // The lines of folder/classes.txt, or of the folder above; nothing when neither has the file.

@@ -33,10 +33,18 @@ struct Place {
 
 class TarShards : public Dataset {
  public:
-  explicit TarShards(const std::vector<std::string>& shards) {
+  TarShards(const std::vector<std::string>& shards, std::vector<DamagedImage>* damaged) {
     for (const std::string& path : shards) shards_.emplace_back(path);
-    for (size_t i = 0; i < shards_.size(); i++) index(int(i));
-    if (places_.empty()) fail(Exit::bad_data, shards.front(), ": there are no samples (KEY.jpg beside KEY.cls) in it");
+    for (size_t i = 0; i < shards_.size(); i++) {
+      try {
+        index(int(i));
+      } catch (const Error& error) {
+        if (!damaged || error.exit != Exit::bad_data) throw;
+        damaged->push_back({size(), shards[i], error.what()});
+      }
+    }
+    const bool explained = damaged && !damaged->empty();
+    if (places_.empty() && !explained) fail(Exit::bad_data, shards.front(), ": there are no samples (KEY.jpg beside KEY.cls) in it");
     int classes = 0;
     for (const Place& place : places_) classes = std::max(classes, place.label + 1);
     const std::string folder = fs::absolute(shards.front()).parent_path().string();
@@ -117,6 +125,6 @@ class TarShards : public Dataset {
 
 }  // namespace
 
-std::unique_ptr<Dataset> open_tar_shards(const std::vector<std::string>& shards) {
-  return std::make_unique<TarShards>(shards);
+std::unique_ptr<Dataset> open_tar_shards(const std::vector<std::string>& shards, std::vector<DamagedImage>* damaged) {
+  return std::make_unique<TarShards>(shards, damaged);
 }

@@ -41,6 +41,7 @@ struct CommandLine {
   void add_looking();
   void add_data();
   void add_machine();
+  void add_bench_data(CLI::App& bench);
 
   const Commands& commands;
   CLI::App app{"lipsgrad trains vision Transformers whose Lipschitz constant is known.", "lipsgrad"};
@@ -192,12 +193,27 @@ void CommandLine::add_data() {
   add_argument(pack, "SOURCE", packed->source, "fashion-mnist, or a folder with one folder of images a class");
   add_argument(pack, "DIR", packed->folder, "Where the shards go");
   add_count(pack, "--shard-images", packed->shard_images, 1, "Images in each shard");
-  pack->footer("Example:\n  lipsgrad data pack fashion-mnist datasets/fashion-mnist");
+  add_text(pack, "--restart-intervals", packed->restart_intervals, "N|auto",
+           "Repack JPEGs, without loss, so that a crop decodes only what it touches: a restart marker every N MCUs");
+  pack->footer(
+      "A pack that was interrupted goes on when the same command is given again.\n"
+      "Examples:\n"
+      "  lipsgrad data pack fashion-mnist datasets/fashion-mnist\n"
+      "  lipsgrad data pack datasets/imagenet datasets/imagenet-pack --restart-intervals auto");
 
   auto [verify, verified] =
-      add(*data, "verify", "Decode every image and name the damaged ones", commands.data_verify);
+      add(*data, "verify", "Decode every image and name the damaged files", commands.data_verify);
   add_argument(verify, "DIR", verified->folder, "Dataset: folders of images or tar shards");
+  add_count(verify, "--regions", verified->regions, 0, "Also decode N random regions of each image alone and compare them with the whole");
   verify->footer("Example:\n  lipsgrad data verify datasets/fashion-mnist");
+
+  auto [show, shown] = add(*data, "show", "Draw augmented training images with their labels", commands.data_show);
+  add_argument(show, "SOURCE", shown->source, "Images (a folder, tar shards), or a recipe, whose augmentation is used");
+  add_text(show, "-o,--output", shown->output, "FILE", "PNG")->required();
+  add_count(show, "--images", shown->images, 1, "How many");
+  add_count(show, "--epoch", shown->epoch, 0, "Of which epoch: each has its own order and draws");
+  add_set(show, shown->set);
+  show->footer("Example:\n  lipsgrad data show swin_tiny --set data.path=datasets/imagenet -o sheet.png");
 
   auto [fetch, fetched] = add(*data, "fetch", "Get a known dataset ready for training", commands.data_fetch);
   add_argument(fetch, "NAME", fetched->name, "fashion-mnist");
@@ -235,7 +251,7 @@ void CommandLine::add_machine() {
 
   auto [bench, benched] = add(app, "bench", "Time full training steps on made-up images", commands.bench);
   bench->add_flag("--inference", benched->inference, "Time evaluation alone: no gradients, no optimizer");
-  add_recipe(bench, benched->recipe);
+  bench->add_option("RECIPE", benched->recipe, "Recipe file (*.toml) or preset: see lipsgrad --help");
   add_set(bench, benched->set);
   add_count(bench, "--steps", benched->steps, 1, "Steps that are timed");
   add_count(bench, "--warmup", benched->warmup, 0, "Steps before that");
@@ -243,10 +259,31 @@ void CommandLine::add_machine() {
   bench->footer(
       "Examples:\n"
       "  lipsgrad bench lipsformer_swin_tiny --set data.batch_size=16 --set run.threads=2\n"
-      "  lipsgrad bench swin_tiny --inference --set data.batch_size=16 --set parts.norm=unified");
+      "  lipsgrad bench swin_tiny --inference --set data.batch_size=16 --set parts.norm=unified\n"
+      "  lipsgrad bench data datasets/imagenet");
+  actions.back().run = [benched = benched, this] {
+    if (benched->recipe.empty()) fail(Exit::usage, "bench needs a RECIPE, or data SOURCE");
+    return commands.bench(*benched);
+  };
+  add_bench_data(*bench);
 
   auto [devices, listed] = add(app, "devices", "List what lipsgrad can compute on", commands.devices);
   add_json(devices, listed->json);
+}
+
+void CommandLine::add_bench_data(CLI::App& bench) {
+  auto [data, timed] = add(bench, "data", "Time the way from files to training images", commands.bench_data);
+  std::swap(actions[actions.size() - 1], actions[actions.size() - 2]);   // asked first: `bench` itself is given too
+  add_argument(data, "SOURCE", timed->source, "Images: a folder, tar shards");
+  add_text(data, "--recipe", timed->recipe, "RECIPE", "Whose augmentation is timed; a random resized crop to 224 and a flip unless given");
+  add_set(data, timed->set);
+  add_count(data, "--images", timed->images, 1, "How many of the images");
+  add_count(data, "--rounds", timed->rounds, 1, "Measurements, of which the medians are printed");
+  add_json(data, timed->json);
+  data->footer(
+      "Against the full decode of the same files in the same run; JPEGs as they are, and as data pack --restart-intervals auto\n"
+      "would store them.\n"
+      "Example:\n  lipsgrad bench data datasets/imagenet --recipe swin_tiny");
 }
 
 std::string main_footer() {
@@ -274,6 +311,7 @@ void check_command_words(const CLI::App& app, int argc, const char* const* argv)
       names.push_back(command->get_name());
       if (command->get_name() == argv[i]) next = command;
     }
+    if (!next && here != &app && !here->get_options([](const CLI::Option* o) { return o->get_positional(); }).empty()) return;
     if (!next) fail(Exit::usage, "unknown command '", argv[i], "': ", suggestion(argv[i], names));
     here = next;
   }

@@ -16,8 +16,10 @@ struct Commands {
   std::function<int(const DataPackOptions&)> data_pack;
   std::function<int(const DataVerifyOptions&)> data_verify;
   std::function<int(const DataFetchOptions&)> data_fetch;
+  std::function<int(const DataShowOptions&)> data_show;
   std::function<int(const ConvertOptions&)> convert;
   std::function<int(const BenchOptions&)> bench;
+  std::function<int(const BenchDataOptions&)> bench_data;
   std::function<int(const DevicesOptions&)> devices;
 };
 

@@ -74,11 +74,13 @@ struct DataPackOptions {
   std::string source;  // the name of a known dataset, or a folder of one folder per class
   std::string folder;  // where the tar shards go
   int shard_images = 10000;
+  std::string restart_intervals;  // a number of MCUs, or "auto"; empty: files stay as they are
 };
 int run_data_pack(const DataPackOptions& options);
 
 struct DataVerifyOptions {
   std::string folder;
+  int regions = 0;  // of each image, compared with the whole
 };
 int run_data_verify(const DataVerifyOptions& options);
 
@@ -87,6 +89,14 @@ struct DataFetchOptions {
   std::string folder;  // datasets/NAME unless given
 };
 int run_data_fetch(const DataFetchOptions& options);
+
+struct DataShowOptions {
+  std::string source;  // images, or a recipe, whose augmentation is shown
+  std::vector<std::string> set;
+  std::string output;  // PNG
+  int images = 32, epoch = 0;
+};
+int run_data_show(const DataShowOptions& options);
 
 struct ConvertOptions {
   std::string input, output;  // safetensors; with fuse the input is a run folder or a recipe
@@ -105,6 +115,15 @@ struct BenchOptions {
   bool json = false;
 };
 int run_bench(const BenchOptions& options);
+
+struct BenchDataOptions {
+  std::string source;
+  std::string recipe;  // whose augmentation is timed; ImageNet's crop and a flip unless given
+  std::vector<std::string> set;
+  int images = 200, rounds = 9;
+  bool json = false;
+};
+int run_bench_data(const BenchDataOptions& options);
 
 struct DevicesOptions {
   bool json = false;

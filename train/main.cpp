@@ -13,7 +13,9 @@ int main(int argc, char** argv) {
                   .data_pack = run_data_pack,
                   .data_verify = run_data_verify,
                   .data_fetch = run_data_fetch,
+                  .data_show = run_data_show,
                   .convert = run_convert,
                   .bench = run_bench,
+                  .bench_data = run_bench_data,
                   .devices = run_devices});
 }

@@ -93,6 +93,15 @@ TEST_CASE("cli: the other commands") {
   CHECK(pack.source == "fashion-mnist");
   CHECK(pack.folder == "d");
   CHECK(pack.shard_images == 100);
+  CHECK(pack.restart_intervals == "");
+  CHECK(parsed(&Commands::data_pack, {"data", "pack", "a", "d", "--restart-intervals", "auto"}).restart_intervals == "auto");
+  CHECK(parsed(&Commands::data_verify, {"data", "verify", "d", "--regions", "20"}).regions == 20);
+  const auto show = parsed(&Commands::data_show, {"data", "show", "swin_tiny", "-o", "s.png", "--set", "a.b=c", "--images", "9", "--epoch", "2"});
+  CHECK(show.source == "swin_tiny");
+  CHECK(show.output == "s.png");
+  CHECK(show.set == Words{"a.b=c"});
+  CHECK(show.images == 9);
+  CHECK(show.epoch == 2);
   CHECK(parsed(&Commands::data_verify, {"data", "verify", "d"}).folder == "d");
   CHECK(parsed(&Commands::data_fetch, {"data", "fetch", "fashion-mnist"}).folder == "datasets/fashion-mnist");
   CHECK(parsed(&Commands::convert, {"convert", "a", "b", "--to", "timm"}).to == "timm");
@@ -107,6 +116,13 @@ TEST_CASE("cli: the other commands") {
   CHECK(parsed(&Commands::bench, {"bench", "swin_tiny", "--inference"}).inference);
   const auto bench = parsed(&Commands::bench, {"bench", "swin_tiny", "--set", "a.b=c", "--steps", "3"});
   CHECK(bench.steps == 3);
+  const auto timed = parsed(&Commands::bench_data, {"bench", "data", "d", "--recipe", "swin_tiny", "--images", "7", "--rounds", "3", "--json"});
+  CHECK(timed.source == "d");
+  CHECK(timed.recipe == "swin_tiny");
+  CHECK(timed.images == 7);
+  CHECK(timed.rounds == 3);
+  CHECK(timed.json);
+  refuses({"bench"}, "bench needs a RECIPE, or data SOURCE");
   CHECK(bench.set == Words{"a.b=c"});
   CHECK(!parsed(&Commands::devices, {"devices"}).json);
 }

@@ -13,54 +13,9 @@
 
 namespace {
 
-constexpr int precision = 22;   // bits behind the point of a weight
-constexpr int low_bits = 12;    // of its low part, which is from -2^11 to 2^11 - 1
 constexpr int chunk = 32;       // taps whose low sum stays below 2^24: 32 * 255 * 2^11
 constexpr int side_by_side = 16;
 constexpr int span = 48;        // floats that the second pass sums at a time
-
-double bilinear(double x) { return std::max(0.0, 1 - std::abs(x)); }
-
-double bicubic(double x) {
-  constexpr double a = -0.5;
-  x = std::abs(x);
-  if (x < 1) return ((a + 2) * x - (a + 3)) * x * x + 1;
-  if (x < 2) return (((x - 5) * x + 8) * x - 4) * a;
-  return 0;
-}
-
-// Weights of outputs [begin, begin + outputs) of an axis that goes from n to m. When shrinking, the kernel is widened
-// to cover what falls together (antialiasing). Beyond the border it is cut off and the rest takes up its weight.
-void make_axis(int n, int m, int begin, int outputs, Interpolation kind, bool mirrored, std::vector<double>& weight, Resizer::Axis& axis) {
-  const double scale = double(n) / m, stretch = std::max(1.0, scale), shrink = 1 / stretch;
-  const double support = (kind == Interpolation::bicubic ? 2 : 1) * stretch;
-  axis.longest = std::min(n, int(std::ceil(support)) * 2 + 1);
-  axis.first.resize(outputs);
-  axis.count.resize(outputs);
-  axis.high.resize(size_t(outputs) * axis.longest);
-  axis.low.resize(size_t(outputs) * axis.longest);
-  weight.resize(axis.longest);
-
-  for (int i = 0; i < outputs; i++) {
-    const double centre = (begin + (mirrored ? outputs - 1 - i : i) + 0.5) * scale;
-    const int low = std::max(0, int(centre - support + 0.5));
-    const int high = std::min(n, int(centre + support + 0.5));
-    double sum = 0;
-    for (int j = low; j < high; j++) {
-      const double x = (j - centre + 0.5) * shrink;
-      sum += weight[j - low] = kind == Interpolation::bicubic ? bicubic(x) : bilinear(x);
-    }
-    axis.first[i] = low;
-    axis.count[i] = high - low;
-    for (int j = 0; j < high - low; j++) {
-      const double w = sum != 0 ? weight[j] / sum : weight[j];
-      const int32_t fixed = int32_t(std::trunc(w * (1 << precision) + (w < 0 ? -0.5 : 0.5)));
-      const int32_t upper = (fixed + (1 << (low_bits - 1))) >> low_bits;
-      axis.high[size_t(i) * axis.longest + j] = float(upper);
-      axis.low[size_t(i) * axis.longest + j] = float(fixed - upper * (1 << low_bits));
-    }
-  }
-}
 
 // totals [vectors] += the sums of `count` taps, which are vectors `step` floats apart.
 template <int vectors> void add_taps(const float* taps, int64_t step, const float* high, const float* low, int count, int32_t* totals) {
@@ -80,17 +35,17 @@ template <int vectors> void add_taps(const float* taps, int64_t step, const floa
 #pragma GCC unroll 6
     for (int v = 0; v < vectors; v++) {
       int32_t* total = totals + v * lanes<int32_t>;
-      const I::type sum = __builtin_convertvector(upper[v], I::type) * (1 << low_bits) + __builtin_convertvector(lower[v], I::type);
+      const I::type sum = __builtin_convertvector(upper[v], I::type) * (1 << resize_low_bits) + __builtin_convertvector(lower[v], I::type);
       I::store(total, I::load(total) + sum);
     }
   }
 }
 
 void to_pixels(const int32_t* totals, int count, uint8_t* out) {
-  for (int i = 0; i < count; i++) out[i] = uint8_t(std::clamp(totals[i] >> precision, 0, 255));
+  for (int i = 0; i < count; i++) out[i] = uint8_t(std::clamp(totals[i] >> resize_precision, 0, 255));
 }
 
-constexpr int32_t half = 1 << (precision - 1);
+constexpr int32_t half = 1 << (resize_precision - 1);
 
 typedef uint8_t Bytes16 __attribute__((vector_size(16)));
 
@@ -107,8 +62,8 @@ void turn(Bytes16* rows) {
   }
 }
 
-void to_floats(Bytes16 bytes, float* out) {
-  for (int i = 0; i < 16; i++) out[i] = float(bytes[i]);
+void to_floats(const uint8_t* bytes, int count, float* out) {
+  for (int i = 0; i < count; i++) out[i] = float(bytes[i]);
 }
 
 // in: `rows` <= 16 rows of `length` bytes -> block: [length rounded up to 16, 16 rows]
@@ -125,12 +80,24 @@ void turn_in(const uint8_t* in, int rows, int length, float* block) {
       }
     }
     turn(tile);
-    for (int i = 0; i < 16; i++) to_floats(tile[i], block + (x + i) * 16);
+    uint8_t bytes[256];
+    std::memcpy(bytes, tile, sizeof bytes);
+    to_floats(bytes, 256, block + x * 16);
+  }
+}
+
+// turned: [length, 16 rows], length whole sixteens -> lines: [rows, length]
+void turn_out(const uint8_t* turned, int length, int rows, uint8_t* lines) {
+  for (int x = 0; x < length; x += 16) {
+    Bytes16 tile[16];
+    std::memcpy(tile, turned + x * 16, sizeof tile);
+    turn(tile);
+    for (int r = 0; r < rows; r++) std::memcpy(lines + r * length + x, &tile[r], 16);
   }
 }
 
 // block: [width, channels, 16 rows] -> out: [outputs * channels, 16 rows]
-template <int channels> void resize_columns(const float* block, const Resizer::Axis& axis, uint8_t* out) {
+template <int channels> void resize_columns(const float* block, const ResizeAxis& axis, uint8_t* out) {
   constexpr int values = channels * side_by_side;
   for (size_t i = 0; i < axis.first.size(); i++, out += values) {
     int32_t totals[values];
@@ -142,7 +109,7 @@ template <int channels> void resize_columns(const float* block, const Resizer::A
 }
 
 // One output of the second pass, from a ring of `capacity` rows of `length` floats in which row y lies at y % capacity.
-void resize_row(const float* ring, int capacity, int64_t length, const Resizer::Axis& axis, int i, int bytes, uint8_t* out) {
+void resize_row(const float* ring, int capacity, int64_t length, const ResizeAxis& axis, int i, int bytes, uint8_t* out) {
   const int start = axis.first[i] % capacity, count = axis.count[i], before = std::min(count, capacity - start);
   const float *high = &axis.high[size_t(i) * axis.longest], *low = &axis.low[size_t(i) * axis.longest];
   for (int x = 0; x < bytes; x += span) {
@@ -186,6 +153,7 @@ void Resizer::columns_first(const Image& source, uint8_t* out, size_t stride) {
   const int capacity = rows_.longest + side_by_side;
   block_.resize(size_t(round_up(length, 16)) * side_by_side);
   turned_.resize(size_t(padded_bytes) * side_by_side);
+  lines_.resize(turned_.size());
   between_.resize(size_t(capacity) * ring_length);
 
   int next = 0;   // the output that is summed next
@@ -194,12 +162,9 @@ void Resizer::columns_first(const Image& source, uint8_t* out, size_t stride) {
     turn_in(&source.pixels[size_t(y) * length], rows, length, block_.data());
     if (channels == 3) resize_columns<3>(block_.data(), columns_, turned_.data());
     else resize_columns<1>(block_.data(), columns_, turned_.data());
-    for (int x = 0; x < padded_bytes; x += 16) {
-      Bytes16 tile[16];
-      std::memcpy(tile, &turned_[size_t(x) * 16], sizeof tile);
-      turn(tile);
-      for (int r = 0; r < rows; r++) to_floats(tile[r], &between_[size_t((y + r) % capacity) * ring_length + x]);
-    }
+    turn_out(turned_.data(), padded_bytes, rows, lines_.data());
+    for (int r = 0; r < rows; r++)
+      to_floats(&lines_[size_t(r) * padded_bytes], bytes, &between_[size_t((y + r) % capacity) * ring_length]);
     for (; next < int(rows_.first.size()) && rows_.first[next] + rows_.count[next] <= y + rows; next++)
       resize_row(between_.data(), capacity, ring_length, rows_, next, bytes, out + next * stride);
   }
@@ -209,8 +174,8 @@ void Resizer::columns_first(const Image& source, uint8_t* out, size_t stride) {
 void Resizer::rows_first(const Image& source, Size size, const Box& window, Interpolation kind, bool mirrored, uint8_t* out, size_t stride) {
   Image turned{window.width, window.height, source.channels, {}};
   turned.pixels.resize(size_t(window.width) * window.height * source.channels);
-  make_axis(source.height, size.height, window.top, window.height, kind, false, weights_, columns_);
-  make_axis(source.width, size.width, window.left, window.width, kind, false, weights_, rows_);
+  make_axis(source.height, size.height, window.top, window.height, kind, false, columns_);
+  make_axis(source.width, size.width, window.left, window.width, kind, false, rows_);
   columns_first(transposed(source), turned.pixels.data(), size_t(window.height) * source.channels);
   cut_out(transposed(turned), {0, 0, window.height, window.width}, mirrored, out, stride);
 }
@@ -225,7 +190,7 @@ void Resizer::operator()(const Image& source, Size size, const Box& window, Inte
   // Columns first, except for a very tall picture that shrinks: Pillow changes the order there, and rounding with it.
   if (source.height > 100 * int64_t(source.width) && size.height < source.height)
     return rows_first(source, size, window, kind, mirrored, out, stride);
-  make_axis(source.width, size.width, window.left, window.width, kind, mirrored, weights_, columns_);
-  make_axis(source.height, size.height, window.top, window.height, kind, false, weights_, rows_);
+  make_axis(source.width, size.width, window.left, window.width, kind, mirrored, columns_);
+  make_axis(source.height, size.height, window.top, window.height, kind, false, rows_);
   columns_first(source, out, stride);
 }

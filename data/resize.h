@@ -4,8 +4,7 @@
 #include <vector>
 
 #include "data/decode.h"
-
-enum class Interpolation { bilinear, bicubic };
+#include "data/resize_axis.h"
 
 class Resizer {
  public:
@@ -13,20 +12,11 @@ class Resizer {
   // window left to right. out: [window.height, window.width, channels], its rows `stride` bytes apart.
   void operator()(const Image& source, Size size, const Box& window, Interpolation, bool mirrored, uint8_t* out, size_t stride);
 
-  // What each output of one axis sums: taps [first, first + count). A weight of 22 bits behind the point is
-  // high * 2^12 + low: each part's sum over a few taps is exact in f32.
-  struct Axis {
-    int longest = 0;              // most taps of any output
-    std::vector<int> first, count;  // [outputs]
-    std::vector<float> high, low;   // [outputs, longest]
-  };
-
  private:
   void columns_first(const Image& source, uint8_t* out, size_t stride);
   void rows_first(const Image& source, Size size, const Box& window, Interpolation, bool mirrored, uint8_t* out, size_t stride);
 
-  Axis columns_, rows_;
-  std::vector<double> weights_;
-  std::vector<float> block_, between_;   // 16 rows of the source, turned; rows after the first pass
-  std::vector<uint8_t> turned_;          // 16 rows after the first pass, still turned
+  ResizeAxis columns_, rows_;
+  std::vector<float> block_, between_;     // 16 rows of the source, turned; rows after the first pass
+  std::vector<uint8_t> turned_, lines_;    // 16 rows after the first pass, still turned; turned back
 };

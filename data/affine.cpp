@@ -8,15 +8,16 @@
 namespace {
 
 constexpr int channels = 3;
-typedef uint8_t Bytes4 __attribute__((vector_size(4)));
+typedef uint8_t Bytes16 __attribute__((vector_size(16)));
 typedef int32_t Ints4 __attribute__((vector_size(16)));
 typedef double Doubles4 __attribute__((vector_size(32)));
 
-// A pixel and the byte behind it.
+// A pixel and the byte behind it, of 16 that are read.
 Doubles4 load(const uint8_t* pixel) {
-  Bytes4 bytes;
+  Bytes16 bytes;
   std::memcpy(&bytes, pixel, sizeof bytes);
-  return __builtin_convertvector(__builtin_convertvector(bytes, Ints4), Doubles4);
+  const Bytes16 wide = __builtin_shufflevector(bytes, Bytes16{}, 0, 16, 16, 16, 1, 16, 16, 16, 2, 16, 16, 16, 3, 16, 16, 16);
+  return __builtin_convertvector(reinterpret_cast<Ints4>(wide), Doubles4);
 }
 
 Doubles4 cubic(Doubles4 v1, Doubles4 v2, Doubles4 v3, Doubles4 v4, double t) {
@@ -24,45 +25,62 @@ Doubles4 cubic(Doubles4 v1, Doubles4 v2, Doubles4 v3, Doubles4 v4, double t) {
   return v2 + t * (p2 + t * (p3 + t * p4));
 }
 
+// One place in one direction: the four pixels around it (rows or columns), and how far it lies between the middle two.
+struct Place {
+  int at[4];
+  double t;
+};
+
+// Columns beyond the border repeat the border.
+Place column_place(double x, int width) {
+  const double whole = std::floor(x);
+  const int i = int(whole);
+  const auto inside = [&](int at) { return std::clamp(at, 0, width - 1) * channels; };
+  return {{inside(i - 1), inside(i), inside(i + 1), inside(i + 2)}, x - whole};
+}
+
+// A row beyond the border repeats the row before it; the first one, the border.
+Place row_place(double y, int height) {
+  const double whole = std::floor(y);
+  const int i = int(whole);
+  const auto inside = [&](int at, int before) { return at >= 0 && at < height ? at : before; };
+  const int a = std::clamp(i - 1, 0, height - 1), b = inside(i, a), c = inside(i + 1, b), d = inside(i + 2, c);
+  return {{a, b, c, d}, y - whole};
+}
+
+// Only of the bilinear filter: its first row is the clamped one itself.
+Place two_rows(double y, int height) {
+  const double whole = std::floor(y);
+  const int i = int(whole), a = std::clamp(i, 0, height - 1), b = i + 1 >= 0 && i + 1 < height ? i + 1 : a;
+  return {{a, a, b, b}, y - whole};
+}
+
+// A fraction that is zero for the whole image leaves of its cubic (or line) the one pixel that it starts from: exactly.
+template <Interpolation kind, bool horizontal> Doubles4 along_row(const uint8_t* row, const Place& x) {
+  const Doubles4 start = load(row + x.at[1]);
+  if constexpr (!horizontal) return start;
+  if constexpr (kind == Interpolation::bilinear) return start + (load(row + x.at[2]) - start) * x.t;
+  return cubic(load(row + x.at[0]), start, load(row + x.at[2]), load(row + x.at[3]), x.t);
+}
+
+template <Interpolation kind, bool horizontal, bool vertical> Doubles4 sample(const uint8_t* in, int64_t stride, const Place& x, const Place& y) {
+  const auto row = [&](int i) { return along_row<kind, horizontal>(in + y.at[i] * stride, x); };
+  if constexpr (!vertical) return row(1);
+  if constexpr (kind == Interpolation::bilinear) {
+    const Doubles4 a = row(1);
+    return a + (row(2) - a) * y.t;
+  }
+  return cubic(row(0), row(1), row(2), row(3), y.t);
+}
+
 struct Source {
   const uint8_t* pixels;
   int height, width;
-  const uint8_t* row(int y) const { return pixels + int64_t(y) * width * channels; }
-  int column(int x) const { return std::clamp(x, 0, width - 1) * channels; }
 };
 
-// A fraction that is zero for the whole image leaves of its cubic (or line) the one pixel that it starts from: exactly.
-template <Interpolation kind, bool horizontal> Doubles4 along_row(const Source& s, int y, int x, double t) {
-  const uint8_t* row = s.row(y);
-  if constexpr (!horizontal) return load(row + s.column(x));
-  if constexpr (kind == Interpolation::bilinear) {
-    const Doubles4 a = load(row + s.column(x)), b = load(row + s.column(x + 1));
-    return a + (b - a) * t;
-  }
-  return cubic(load(row + s.column(x - 1)), load(row + s.column(x)), load(row + s.column(x + 1)), load(row + s.column(x + 2)), t);
-}
-
-template <Interpolation kind, bool horizontal, bool vertical> Doubles4 sample(const Source& s, double x, double y) {
-  x -= 0.5;
-  y -= 0.5;
-  const double column = std::floor(x), row = std::floor(y), dx = x - column, dy = y - row;
-  const int x0 = int(column), y0 = int(row);
-  // A row outside the image repeats what the row before it gave, except for the first one.
-  const auto next = [&](int at, const Doubles4& before) {
-    return at >= 0 && at < s.height ? along_row<kind, horizontal>(s, at, x0, dx) : before;
-  };
-  if constexpr (!vertical) return along_row<kind, horizontal>(s, y0, x0, dx);
-  if constexpr (kind == Interpolation::bilinear) {
-    const Doubles4 a = along_row<kind, horizontal>(s, std::clamp(y0, 0, s.height - 1), x0, dx), b = next(y0 + 1, a);
-    return a + (b - a) * dy;
-  }
-  const Doubles4 v1 = along_row<kind, horizontal>(s, std::clamp(y0 - 1, 0, s.height - 1), x0, dx);
-  const Doubles4 v2 = next(y0, v1), v3 = next(y0 + 1, v2), v4 = next(y0 + 2, v3);
-  return cubic(v1, v2, v3, v4, dy);
-}
-
 template <Interpolation kind, bool horizontal, bool vertical>
-void transform_as(const Source& s, const AffineMap& m, Colour fill, uint8_t* out) {
+void transform_as(const Source s, const AffineMap m, Colour fill, uint8_t* out) {
+  const int64_t stride = int64_t(s.width) * channels;
   for (int y = 0; y < s.height; y++) {
     for (int x = 0; x < s.width; x++, out += channels) {
       const double from_x = m.a * (x + 0.5) + m.b * (y + 0.5) + m.c, from_y = m.d * (x + 0.5) + m.e * (y + 0.5) + m.f;
@@ -70,8 +88,11 @@ void transform_as(const Source& s, const AffineMap& m, Colour fill, uint8_t* out
         std::copy_n(fill.data(), channels, out);
         continue;
       }
-      const Doubles4 v = sample<kind, horizontal, vertical>(s, from_x, from_y);
-      for (int c = 0; c < channels; c++) out[c] = uint8_t(int(std::clamp(v[c], 0.0, 255.0)));
+      const Place row = kind == Interpolation::bilinear ? two_rows(from_y - 0.5, s.height) : row_place(from_y - 0.5, s.height);
+      Doubles4 v = sample<kind, horizontal, vertical>(s.pixels, stride, column_place(from_x - 0.5, s.width), row);
+      v = v < 0.0 ? Doubles4{} : v > 255.0 ? Doubles4{255, 255, 255, 255} : v;
+      const Ints4 whole = __builtin_convertvector(v, Ints4);
+      for (int c = 0; c < channels; c++) out[c] = uint8_t(whole[c]);
     }
   }
 }

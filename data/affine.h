@@ -14,5 +14,6 @@ AffineMap rotation(double degrees, int height, int width);   // counter-clockwis
 using Colour = std::array<uint8_t, 3>;
 
 // Bilinear, or the cubic with a = -1, which is not that of resizing; `fill` where the map leaves the image. `in` must be
-// readable for one byte past its end.
+// readable for `affine_margin` bytes past its end.
+constexpr int affine_margin = 13;
 void transform(const uint8_t* in, int height, int width, const AffineMap&, Interpolation, Colour fill, uint8_t* out);

@@ -31,25 +31,46 @@ Box1D box_of(float sigma) {
 }
 
 // One output of a box whose pixels lie `step` bytes apart; `at` gives the byte of a place.
-template <class At> uint8_t box_sum(const Box1D& box, At at) {
+template <int fixed_radius, class At> uint8_t box_sum(const Box1D& box, At at) {
+  const int radius = fixed_radius >= 0 ? fixed_radius : box.radius;
   uint32_t sum = 0;
-  for (int j = -box.radius; j <= box.radius; j++) sum += at(j);
-  const uint32_t ends = uint32_t(at(-box.radius - 1)) + at(box.radius + 1);
+  for (int j = -radius; j <= radius; j++) sum += at(j);
+  const uint32_t ends = uint32_t(at(-radius - 1)) + at(radius + 1);
   return uint8_t((box.whole * sum + box.part * ends + (1u << 23)) >> 24);
 }
 
-void blur_row(const Box1D& box, const uint8_t* in, int width, uint8_t* out) {
-  const int reach = box.radius + 1, length = width * channels;
+template <int radius> void blur_row(const Box1D& box, const uint8_t* in, int width, uint8_t* out) {
+  const int reach = (radius >= 0 ? radius : box.radius) + 1, length = width * channels;
   const auto edge = [&](int begin, int end) {
     for (int i = begin; i < end; i++) {
       const int x = i / channels, c = i % channels;
-      out[i] = box_sum(box, [&](int j) { return in[std::clamp(x + j, 0, width - 1) * channels + c]; });
+      out[i] = box_sum<radius>(box, [&](int j) { return in[std::clamp(x + j, 0, width - 1) * channels + c]; });
     }
   };
   const int inner = std::min(reach, width) * channels, outer = std::max(inner, length - reach * channels);
   edge(0, inner);
-  for (int i = inner; i < outer; i++) out[i] = box_sum(box, [&](int j) { return in[i + j * channels]; });
+  for (int i = inner; i < outer; i++) out[i] = box_sum<radius>(box, [&](int j) { return in[i + j * channels]; });
   edge(outer, length);
+}
+
+// A radius below 0: the box's own, known only here.
+template <int radius> void blur_three_times(const Box1D& box, uint8_t* rgb, int height, int width, uint8_t* scratch) {
+  const int64_t length = int64_t(width) * channels;
+  for (int y = 0; y < height; y++) {
+    uint8_t *row = rgb + y * length, *first = scratch, *second = first + length;
+    blur_row<radius>(box, row, width, first);
+    blur_row<radius>(box, first, width, second);
+    blur_row<radius>(box, second, width, row);
+  }
+  uint8_t *in = rgb, *out = scratch;
+  for (int pass = 0; pass < 3; pass++, std::swap(in, out)) {
+    for (int y = 0; y < height; y++) {
+      uint8_t* line = out + y * length;
+      const auto row = [&](int j) { return in + std::clamp(y + j, 0, height - 1) * length; };
+      for (int64_t i = 0; i < length; i++) line[i] = box_sum<radius>(box, [&](int j) { return row(j)[i]; });
+    }
+  }
+  std::memcpy(rgb, scratch, height * length);
 }
 
 }  // namespace
@@ -76,21 +97,9 @@ void sharpness(const uint8_t* in, int height, int width, float factor, uint8_t* 
 
 void gaussian_blur(uint8_t* rgb, int height, int width, double radius, std::vector<uint8_t>& scratch) {
   const Box1D box = box_of(float(radius));
-  const size_t length = size_t(width) * channels, size = length * height;
-  scratch.resize(std::max(size, 2 * length));
-  for (int y = 0; y < height; y++) {
-    uint8_t *row = rgb + y * length, *first = scratch.data(), *second = first + length;
-    blur_row(box, row, width, first);
-    blur_row(box, first, width, second);
-    blur_row(box, second, width, row);
-  }
-  uint8_t *in = rgb, *out = scratch.data();
-  for (int pass = 0; pass < 3; pass++, std::swap(in, out)) {
-    for (int y = 0; y < height; y++) {
-      const auto row = [&](int j) { return in + std::clamp(y + j, 0, height - 1) * length; };
-      uint8_t* line = out + y * length;
-      for (size_t i = 0; i < length; i++) line[i] = box_sum(box, [&](int j) { return row(j)[i]; });
-    }
-  }
-  std::memcpy(rgb, scratch.data(), size);
+  const size_t length = size_t(width) * channels;
+  scratch.resize(std::max(length * height, 2 * length));
+  if (box.radius == 0) blur_three_times<0>(box, rgb, height, width, scratch.data());
+  else if (box.radius == 1) blur_three_times<1>(box, rgb, height, width, scratch.data());
+  else blur_three_times<-1>(box, rgb, height, width, scratch.data());
 }

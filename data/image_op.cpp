@@ -10,8 +10,8 @@
 void ImageEditor::operator()(const ImageOp& op, Colour fill, uint8_t* rgb, int height, int width) {
   const int64_t pixels = int64_t(height) * width;
   const double v = op.amount;
-  const auto original = [&] {   // what is read while rgb is written, with a byte behind it
-    scratch_.resize(size_t(pixels) * 3 + 1);
+  const auto original = [&] {   // what is read while rgb is written
+    scratch_.resize(size_t(pixels) * 3 + affine_margin);
     std::memcpy(scratch_.data(), rgb, size_t(pixels) * 3);
     return scratch_.data();
   };

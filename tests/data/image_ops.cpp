@@ -15,7 +15,7 @@ Bytes result(const std::string& op, double v, Interpolation filter, Image image)
   uint8_t* p = image.pixels.data();
   Bytes out(image.pixels.size()), scratch;
   const auto moved = [&](const AffineMap& map) {
-    image.pixels.push_back(0);
+    image.pixels.resize(image.pixels.size() + affine_margin);
     transform(image.pixels.data(), h, w, map, filter, fill, out.data());
     return out;
   };

@@ -2,6 +2,7 @@
 #include "helpers.h"
 
 #include <cmath>
+#include <set>
 
 #include "data/augment.h"
 

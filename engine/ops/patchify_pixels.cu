@@ -47,7 +47,9 @@ template <class T> struct Pixels {
     const bool of_partner = mix == PixelPlan::cutmix && inside(y, x, cut.top, cut.left, cut.height, cut.width);
     float v;
     if (mix_first) {
-      const float pixel = mix == PixelPlan::mixup ? rintf(lambda * raw(b, y, x, c) + (1 - lambda) * raw(partner, y, x, c))
+      // In f64 products and sum are exact, so that a fused sum rounds alike; timm's f32 may round a tie to the other side.
+      const double share = lambda;
+      const float pixel = mix == PixelPlan::mixup ? float(rint(share * raw(b, y, x, c) + (1 - share) * raw(partner, y, x, c)))
                                                   : raw(of_partner ? partner : b, y, x, c);
       v = finished(b, y, x, c, pixel);
     } else if (mix == PixelPlan::mixup) v = lambda * value(b, y, x, c) + (1 - lambda) * value(partner, y, x, c);

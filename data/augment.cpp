@@ -74,15 +74,6 @@ double draw_beta(double alpha, RandomSequence& draw) {
   return a + b > 0 ? a / (a + b) : 0.5;
 }
 
-void mirror(uint8_t* image, int height, int width, int channels) {
-  for (int y = 0; y < height; y++) {
-    uint8_t* left = image + size_t(y) * width * channels;
-    for (uint8_t* right = left + size_t(width - 1) * channels; left < right; left += channels, right -= channels) {
-      std::swap_ranges(left, left + channels, right);
-    }
-  }
-}
-
 }  // namespace
 
 void validate(const AugmentConfig& c) {
@@ -99,6 +90,10 @@ void validate(const AugmentConfig& c) {
   must(c.crop_padding >= 0 && c.crop_padding <= c.image_size, "the crop padding must lie in 0 .. image size");
   must(c.crop_pct >= 0.25 && c.crop_pct <= 1, "crop_pct must lie in 0.25 .. 1");
   must(probability(c.hflip), "the flip probability must lie in 0 .. 1");
+  must(c.channels == 3 || (c.auto_augment.kind == AutoAugment::none && c.color_jitter == 0),
+       "auto_augment and color_jitter are for images of 3 channels");
+  must(c.color_jitter >= 0 && c.color_jitter <= 1, "the colour jitter must lie in 0 .. 1");
+  must(c.repeats >= 1 && c.repeats <= 256, "the repeats must lie in 1 .. 256");
   must(probability(c.erasing), "the erasing probability must lie in 0 .. 1");
   must(c.erasing_area_min > 0 && c.erasing_area_min <= c.erasing_area_max && c.erasing_area_max <= 1,
        "the erased area must lie in (0, 1], the smaller first");
@@ -123,6 +118,7 @@ View training_view(const AugmentConfig& c, Size image, RandomSequence& draw) {
     view.left = int(draw.below(uint32_t(right + 1))) - c.crop_padding;
   }
   view.flip = draw.chance(c.hflip);
+  view.interpolation = c.interpolation ? *c.interpolation : draw_interpolation(draw);
   view.erase = draw_erase(c, draw);
   return view;
 }
@@ -133,6 +129,7 @@ View evaluation_view(const AugmentConfig& c, Size image) {
   view.resized = short_side_to(int(std::floor(c.image_size / c.crop_pct)), image);
   view.top = round_half_even((view.resized.height - c.image_size) / 2.0);
   view.left = round_half_even((view.resized.width - c.image_size) / 2.0);
+  view.interpolation = c.interpolation.value_or(Interpolation::bicubic);
   return view;
 }
 
@@ -157,9 +154,17 @@ Mix draw_mix(const AugmentConfig& c, RandomSequence& draw) {
   return mix;
 }
 
+Renderer::Renderer(const AugmentConfig& config) : config_(config) {
+  for (int c = 0; c < 3; c++) fill_[c] = uint8_t(std::clamp(round_half_even(255.0 * config.mean[c]), 0, 255));
+}
+
 EraseBox Renderer::training(std::span<const uint8_t> bytes, RandomSequence draw, uint8_t* out) {
   const View view = training_view(config_, decoder_.open(bytes), draw);
   render(view, out);
+  ops_.clear();
+  draw_ops(config_.auto_augment, config_.interpolation, draw, ops_);
+  if (config_.color_jitter > 0) draw_color_jitter(config_.color_jitter, draw, ops_);
+  for (const ImageOp& op : ops_) edit_(op, fill_, out, config_.image_size, config_.image_size);
   return view.erase;
 }
 
@@ -175,7 +180,7 @@ void Renderer::render(const View& view, uint8_t* out) {
   const bool sticks_out = bottom - top < side || right - left < side;
   if (sticks_out) std::fill_n(out, size_t(side) * side * channels, 0);
   const size_t stride = size_t(side) * channels;
-  uint8_t* corner = out + (top - view.top) * stride + size_t(left - view.left) * channels;
-  resize_(region_, view.resized, {top, left, bottom - top, right - left}, config_.interpolation, corner, stride);
-  if (view.flip) mirror(out, side, side, channels);
+  const int margin = view.flip ? view.left + side - right : left - view.left;   // of zeros, on the left
+  uint8_t* corner = out + (top - view.top) * stride + size_t(margin) * channels;
+  resize_(region_, view.resized, {top, left, bottom - top, right - left}, view.interpolation, view.flip, corner, stride);
 }

@@ -1,12 +1,14 @@
 // augment.h: every random decision about an image or a batch, and how an image is rendered from its decisions.
 //
 // Decisions are a pure function of (seed, epoch, sample): which thread draws them and when makes no difference.
-// Pixels follow torchvision and timm: crop, then Pillow's resize, then flip. Normalising, erasing and mixing come
-// later, on the device; the batch carries their parameters.
+// Pixels follow torchvision and timm: crop, Pillow's resize, flip, then the policy's operations and the colour jitter.
+// Normalising, erasing and mixing come later, on the device; the batch carries their parameters.
 #pragma once
 #include <array>
+#include <optional>
 #include <span>
 
+#include "data/auto_augment.h"
 #include "data/batch.h"
 #include "data/decode.h"
 #include "data/resize.h"
@@ -15,7 +17,8 @@
 struct AugmentConfig {
   int image_size = 224;
   int channels = 3;
-  Interpolation interpolation = Interpolation::bicubic;
+  // Nothing: drawn for each training image, and for each operation of the policy; evaluation takes bicubic.
+  std::optional<Interpolation> interpolation = Interpolation::bicubic;
 
   // Training. With random_resized_crop off, the short side becomes image_size, crop_padding zeros are put around the
   // image and a window of image_size is drawn from it: the recipe for small images.
@@ -24,6 +27,9 @@ struct AugmentConfig {
   double ratio_min = 3.0 / 4, ratio_max = 4.0 / 3;  // width / height
   int crop_padding = 0;
   double hflip = 0.5;                            // probability
+  AutoAugment auto_augment;                      // colour images only, as the jitter
+  double color_jitter = 0;                       // strength; 0: off
+  int repeats = 1;                               // times each image of an epoch's order is taken in a row (DeiT: 3)
   double erasing = 0;                            // probability; one box an image
   double erasing_area_min = 0.02, erasing_area_max = 1.0 / 3, erasing_ratio_min = 0.3;
 
@@ -49,6 +55,7 @@ struct View {
   Size resized;
   int top = 0, left = 0;
   bool flip = false;
+  Interpolation interpolation = Interpolation::bicubic;
   EraseBox erase;
 };
 View training_view(const AugmentConfig&, Size image, RandomSequence& draw);
@@ -60,15 +67,19 @@ Mix draw_mix(const AugmentConfig&, RandomSequence& draw);
 // From an image's bytes to its pixels in the batch. One a thread.
 class Renderer {
  public:
-  explicit Renderer(const AugmentConfig& config) : config_(config) {}
-  // out: [image_size, image_size, channels]. An Error with Exit::bad_data says why an image is damaged.
+  explicit Renderer(const AugmentConfig&);
+  // out: [image_size, image_size, channels]. An Error with Exit::bad_data says why an image is damaged. Draws the view,
+  // then the operations.
   EraseBox training(std::span<const uint8_t> bytes, RandomSequence draw, uint8_t* out);
   void evaluation(std::span<const uint8_t> bytes, uint8_t* out);
 
  private:
   void render(const View&, uint8_t* out);
   AugmentConfig config_;
+  Colour fill_;   // the mean: what operations leave uncovered
   Decoder decoder_;
   Resizer resize_;
+  ImageEditor edit_;
   Image region_;
+  std::vector<ImageOp> ops_;
 };

@@ -79,10 +79,13 @@ void Loader::arm(Slot& slot, int64_t number) {
   batch.erase.assign(batch.count, {});
   batch.valid.assign(batch.count, 0);
   batch.mix = {};
+  slot.copies.assign(batch.count, 0);
   slot.damage.assign(batch.count, "");
   slot.finished = 0;
   for (int i = 0; i < batch.count; i++) {
-    batch.samples[i] = config_.training ? int64_t((*order_)[uint64_t(first + i)]) : first + i;
+    const int64_t place = first + i;
+    batch.samples[i] = config_.training ? int64_t((*order_)[uint64_t(place / augment_.repeats)]) : place;
+    slot.copies[i] = config_.training ? int(place % augment_.repeats) : 0;
     batch.labels[i] = dataset_.label(batch.samples[i]);
   }
   if (!config_.training) return;
@@ -113,7 +116,8 @@ void Loader::load_image(Slot& slot, int i, Worker& worker) {
   try {
     dataset_.read(sample, worker.bytes);
     if (config_.training) {
-      const RandomSequence draw(RandomStream(config_.seed, "augment"), uint32_t(epoch_), uint64_t(sample));
+      const uint64_t copy = uint64_t(slot.copies[i]) << 48;   // each repeat draws for itself
+      const RandomSequence draw(RandomStream(config_.seed, "augment"), uint32_t(epoch_), uint64_t(sample) | copy);
       batch.erase[i] = worker.renderer.training(worker.bytes, draw, out);
     } else {
       worker.renderer.evaluation(worker.bytes, out);

@@ -46,6 +46,7 @@ class Loader : public BatchSource {
   // A batch being filled.
   struct Slot {
     Batch batch;
+    std::vector<int> copies;          // [count] which of its repeats image i is
     std::vector<std::string> damage;  // [count] why image i is not valid
     int finished = 0;                 // images
   };

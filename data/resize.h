@@ -4,24 +4,19 @@
 #include <vector>
 
 #include "data/decode.h"
-
-enum class Interpolation { bilinear, bicubic };
+#include "data/resize_axis.h"
 
 class Resizer {
  public:
-  // Resizes `source` to `size` and keeps only `window` of the result, which is all that is computed.
-  // out: [window.height, window.width, channels], its rows `stride` bytes apart.
-  void operator()(const Image& source, Size size, const Box& window, Interpolation, uint8_t* out, size_t stride);
-
-  // What each output of one axis sums: taps [first, first + count) with fixed-point weights.
-  struct Axis {
-    int longest = 0;               // most taps of any output
-    std::vector<int> first, count;  // [outputs]
-    std::vector<int32_t> weights;   // [outputs, longest]
-  };
+  // Resizes `source` to `size` and keeps only `window` of the result, which is all that is computed; `mirrored` turns the
+  // window left to right. out: [window.height, window.width, channels], its rows `stride` bytes apart.
+  void operator()(const Image& source, Size size, const Box& window, Interpolation, bool mirrored, uint8_t* out, size_t stride);
 
  private:
-  Axis columns_, rows_;
-  std::vector<uint8_t> between_;       // after the first pass
-  std::vector<int32_t> block_, sums_;  // a few rows of the first pass, one of the second
+  void columns_first(const Image& source, uint8_t* out, size_t stride);
+  void rows_first(const Image& source, Size size, const Box& window, Interpolation, bool mirrored, uint8_t* out, size_t stride);
+
+  ResizeAxis columns_, rows_;
+  std::vector<float> block_, between_;     // 16 rows of the source, turned; rows after the first pass
+  std::vector<uint8_t> turned_, lines_;    // 16 rows after the first pass, still turned; turned back
 };

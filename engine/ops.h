@@ -63,11 +63,14 @@ Sum residual_norm(const Tensor& x, const Tensor& f, const Tensor& alpha, const D
                   const Tensor& bias, double eps, bool keep_sum);
 
 // --- images and maps -----------------------------------------------------------------------------------------------------------
-// What is still to be done to a batch of raw pixels: normalise, erase, mix. Partner of image i is image count-1-i.
+// What is still to be done to a batch of raw pixels: normalise, erase, mix (DeiT's order), or mix, rounding to whole numbers, normalise,
+// erase (timm's). Partner of image i is image count-1-i.
 struct PixelPlan {
   std::vector<float> mean, std;        // a channel
   std::vector<Box> erase;              // an image: filled with normal noise
+  bool erase_to_zero = false;          // or with zero
   enum Mix { no_mix, mixup, cutmix } mix = no_mix;
+  bool mix_first = false;
   float lambda = 1;                    // mixup: the share of the image itself
   Box cut;                             // cutmix: the box that comes from the partner
   RandomStream noise;

@@ -91,6 +91,7 @@ window_size = 2
 path = "good"
 batch_size = 4
 [augment]
+auto_augment = "none"
 mean = [0.5]
 std = [0.25]
 [schedule]

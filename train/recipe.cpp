@@ -8,8 +8,8 @@
 #include <toml++/toml.h>
 
 #include "engine/check.h"
+#include "engine/nearest.h"
 #include "train/embedded.h"
-#include "train/nearest.h"
 
 namespace {
 

@@ -133,7 +133,8 @@ struct DataRecipe {
     key("val", data.val, anything(), "validation part, likewise");
     key("batch_size", data.batch_size, between(1, 1 << 20), "images a step (times optimizer.accumulate)");
     key("workers", data.workers, between(1, 1024), "threads that decode and augment; they do not change the pixels");
-    key("interpolation", data.interpolation, one_of({"bicubic", "bilinear"}), "how images are resized");
+    key("interpolation", data.interpolation, one_of({"bicubic", "bilinear", "random"}),
+        "how images are resized, and moved by auto_augment; random: drawn each time, bicubic in evaluation");
   }
   bool operator==(const DataRecipe&) const = default;
 };
@@ -143,8 +144,14 @@ struct AugmentRecipe {
   std::array<double, 2> scale{0.08, 1.0}, ratio{0.75, 1.3333333333333333};
   int crop_padding = 0;
   double hflip = 0.5;
+  std::string auto_augment = "none";
+  double color_jitter = 0.0;
+  int repeats = 1;
   double mixup = 0.8, cutmix = 1.0, mix_prob = 1.0, mix_switch_prob = 0.5;
-  double label_smoothing = 0.1, erasing = 0.25, crop_pct = 0.875;
+  std::string mix_order = "deit";
+  double label_smoothing = 0.1, erasing = 0.25;
+  std::string erasing_mode = "pixel";
+  double crop_pct = 0.875;
   std::vector<double> mean{0.485, 0.456, 0.406}, std{0.229, 0.224, 0.225};
 
   static void each_key(auto& augment, auto&& key) {
@@ -155,12 +162,19 @@ struct AugmentRecipe {
     key("crop_padding", augment.crop_padding, between(0, 16384),
         "without random_resized_crop: random crop of the image padded by so many pixels");
     key("hflip", augment.hflip, between(0, 1), "chance of a horizontal flip");
+    key("auto_augment", augment.auto_augment, anything(),
+        "operations on the pixels, in timm's words: none, 3a, or a string such as rand-m9-mstd0.5-inc1");
+    key("color_jitter", augment.color_jitter, between(0, 1), "brightness, contrast and colour by factors of 1 - this to 1 + this, in random order");
+    key("repeats", augment.repeats, between(1, 256), "times an image of the shuffled order is taken in a row, each augmented anew (DeiT: 3)");
     key("mixup", augment.mixup, at_least(0), "alpha of mixup; 0: off");
     key("cutmix", augment.cutmix, at_least(0), "alpha of cutmix; 0: off");
     key("mix_prob", augment.mix_prob, between(0, 1), "chance that a batch is mixed at all");
     key("mix_switch_prob", augment.mix_switch_prob, between(0, 1), "chance of cutmix where both are on");
+    key("mix_order", augment.mix_order, one_of({"deit", "timm"}),
+        "normalised and erased, then mixed (deit); or mixed and rounded as bytes, then normalised and erased (timm)");
     key("label_smoothing", augment.label_smoothing, below(1), "share of the target spread over all classes");
-    key("erasing", augment.erasing, between(0, 1), "chance that a box of noise is put over an image");
+    key("erasing", augment.erasing, between(0, 1), "chance that a box is put over an image");
+    key("erasing_mode", augment.erasing_mode, one_of({"pixel", "const"}), "what it is filled with: normal noise, or zero behind normalisation");
     key("crop_pct", augment.crop_pct, above_up_to(0, 1),
         "evaluation: img_size over the short side before the centre crop");
     key("mean", augment.mean, anything(), "subtracted from each channel, of pixels in 0..1");

@@ -1,4 +1,5 @@
 // recipe_check.cpp: combinations of keys that cannot be run, each with the sentence that says so.
+#include "data/auto_augment.h"
 #include "engine/check.h"
 #include "train/recipe.h"
 
@@ -93,6 +94,13 @@ void check_augmentation(const Recipe& recipe) {
             augment.ratio[1]);
   refuse_if(augment.random_resized_crop && augment.crop_padding > 0,
             "augment.crop_padding has no effect while augment.random_resized_crop is true: set one of them");
+  const AutoAugment policy = parse_auto_augment(augment.auto_augment);
+  refuse_if(channels != 3 && policy.kind != AutoAugment::none, "augment.auto_augment \"", augment.auto_augment,
+            "\" is for colour images, model.in_chans is ", channels);
+  refuse_if(channels != 3 && augment.color_jitter > 0, "augment.color_jitter is for colour images, model.in_chans is ", channels);
+  const bool three = augment.auto_augment.find("3a") != std::string::npos;
+  refuse_if(policy.kind == AutoAugment::rand && !three && augment.color_jitter > 0, "augment.color_jitter is left out beside \"",
+            augment.auto_augment, "\" in timm: set one of them");
 }
 
 }  // namespace

@@ -8,12 +8,16 @@ AugmentConfig augment_config(const Recipe& recipe) {
   AugmentConfig c;
   c.image_size = recipe.model.img_size;
   c.channels = recipe.model.in_chans;
-  c.interpolation = recipe.data.interpolation == "bilinear" ? Interpolation::bilinear : Interpolation::bicubic;
+  if (recipe.data.interpolation == "random") c.interpolation.reset();
+  else c.interpolation = recipe.data.interpolation == "bilinear" ? Interpolation::bilinear : Interpolation::bicubic;
   c.random_resized_crop = a.random_resized_crop;
   c.scale_min = a.scale[0], c.scale_max = a.scale[1];
   c.ratio_min = a.ratio[0], c.ratio_max = a.ratio[1];
   c.crop_padding = a.crop_padding;
   c.hflip = a.hflip;
+  c.auto_augment = parse_auto_augment(a.auto_augment);
+  c.color_jitter = a.color_jitter;
+  c.repeats = a.repeats;
   c.erasing = a.erasing;
   c.crop_pct = a.crop_pct;
   c.mixup_alpha = a.mixup, c.cutmix_alpha = a.cutmix;

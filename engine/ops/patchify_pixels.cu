@@ -1,5 +1,7 @@
 // patchify_pixels: raw u8 pixels to normalised patch rows in one pass: (u8/255 - mean)/std, then random erasing, then mixup or cutmix
-// with the batch reversed (timm's order), then the gather into patches. No gradient: pixels have none.
+// with the batch reversed (DeiT's order), or the mix first (timm's), then the gather into patches. No gradient: pixels have none.
+#include <cmath>
+
 #include "engine/map.h"
 #include "engine/ops.h"
 #include "engine/profile.h"
@@ -15,6 +17,7 @@ template <class T> struct Pixels {
   int64_t batch, channels, height, width, patch, first;
   float factor[max_channels], offset[max_channels];   // normalised = u8 * factor + offset
   PixelPlan::Mix mix;
+  bool mix_first, erase_to_zero;
   float lambda;
   Box cut;
   RandomStream noise;
@@ -24,22 +27,33 @@ template <class T> struct Pixels {
   static HD bool inside(int64_t y, int64_t x, int64_t top, int64_t left, int64_t height, int64_t width) {
     return y >= top && y < top + height && x >= left && x < left + width;
   }
-  HD float value(int64_t b, int64_t y, int64_t x, int64_t c) const {
+  HD float raw(int64_t b, int64_t y, int64_t x, int64_t c) const { return float(images[((b * height + y) * width + x) * channels + c]); }
+  // Image b's pixel, whose raw value this is, normalised or erased.
+  HD float finished(int64_t b, int64_t y, int64_t x, int64_t c, float pixel) const {
     if (erase) {
       const int32_t* e = erase + b * 4;
       if (inside(y, x, e[0], e[1], e[2], e[3])) {
+        if (erase_to_zero) return 0;
         const Words w = noise.words(step, uint64_t(first_sample + b), uint32_t((y * width + x) * channels + c));
         return float(normal_from(w[0], w[1]));
       }
     }
-    return float(images[((b * height + y) * width + x) * channels + c]) * factor[c] + offset[c];
+    return pixel * factor[c] + offset[c];
   }
+  HD float value(int64_t b, int64_t y, int64_t x, int64_t c) const { return finished(b, y, x, c, raw(b, y, x, c)); }
   HD void operator()(int64_t i) const {   // i counts the pixels of the chosen images, channels last
     const int64_t c = i % channels, x = i / channels % width, y = i / (channels * width) % height, local = i / (channels * width * height);
     const int64_t b = first + local, partner = batch - 1 - b;
+    const bool of_partner = mix == PixelPlan::cutmix && inside(y, x, cut.top, cut.left, cut.height, cut.width);
     float v;
-    if (mix == PixelPlan::mixup) v = lambda * value(b, y, x, c) + (1 - lambda) * value(partner, y, x, c);
-    else if (mix == PixelPlan::cutmix && inside(y, x, cut.top, cut.left, cut.height, cut.width)) v = value(partner, y, x, c);
+    if (mix_first) {
+      // In f64 products and sum are exact, so that a fused sum rounds alike; timm's f32 may round a tie to the other side.
+      const double share = lambda;
+      const float pixel = mix == PixelPlan::mixup ? float(rint(share * raw(b, y, x, c) + (1 - share) * raw(partner, y, x, c)))
+                                                  : raw(of_partner ? partner : b, y, x, c);
+      v = finished(b, y, x, c, pixel);
+    } else if (mix == PixelPlan::mixup) v = lambda * value(b, y, x, c) + (1 - lambda) * value(partner, y, x, c);
+    else if (of_partner) v = value(partner, y, x, c);
     else v = value(b, y, x, c);
     const int64_t token = (local * (height / patch) + y / patch) * (width / patch) + x / patch;
     rows[token * channels * patch * patch + (c * patch + y % patch) * patch + x % patch] = T(v);
@@ -66,7 +80,7 @@ Tensor patchify_pixels(const Tensor& images, const PixelPlan& plan, int patch, i
   Tensor rows = Tensor::empty({count, height / patch * (width / patch), channels * patch * patch}, dtype, images.device());
   dispatch(dtype, [&]<class T>() {
     Pixels<T> f{images.data<uint8_t>(), erase ? erase.data<int32_t>() : nullptr, rows.data<T>(), batch, channels, height, width, patch,
-                first, {}, {}, plan.mix, plan.lambda, plan.cut, plan.noise, plan.step, plan.first_sample};
+                first, {}, {}, plan.mix, plan.mix_first, plan.erase_to_zero, plan.lambda, plan.cut, plan.noise, plan.step, plan.first_sample};
     for (int64_t c = 0; c < channels; c++) {
       f.factor[c] = 1 / (255 * plan.std[c]);
       f.offset[c] = -plan.mean[c] / plan.std[c];

@@ -69,6 +69,30 @@ inline Image picture(int height, int width, int channels) {
   return image;
 }
 
+// The pictures of make_augment_golden.py, in colour.
+inline Image golden_picture(const std::string& kind, int height, int width) {
+  Image image = picture(height, width, 3);
+  const uint64_t count = image.pixels.size();
+  for (uint64_t i = 0; i < count; i++) {
+    uint8_t& v = image.pixels[i];
+    const uint8_t ramp = uint8_t(i * 255 / std::max<uint64_t>(1, count - 1));
+    if (kind == "ramp") v = ramp;
+    if (kind == "middle") v = uint8_t(40 + v * 160 / 255);
+    if (kind == "coarse") v = uint8_t(ramp / 64 * 64);
+    if (kind == "even") v = 77;
+  }
+  return image;
+}
+
+inline std::string hex(std::span<const uint8_t> bytes) {
+  std::string text;
+  for (const uint8_t b : bytes) {
+    text += "0123456789abcdef"[b >> 4];
+    text += "0123456789abcdef"[b & 15];
+  }
+  return text;
+}
+
 struct GoldenImage {
   Bytes bytes;
   std::string rgb_hash, gray_hash;

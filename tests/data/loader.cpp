@@ -106,6 +106,31 @@ TEST_CASE("loader: the pixels of a sample do not depend on where in which batch 
   CHECK(reference.size() == 60);
 }
 
+TEST_CASE("loader: repeats take each image so often in a row, each time augmented anew, whatever the threads") {
+  const MemoryDataset dataset = small_dataset(30);
+  AugmentConfig augment = small_augment();
+  augment.channels = 3;
+  augment.repeats = 3;
+  augment.auto_augment = parse_auto_augment("rand-m9-mstd0.5-inc1");
+  Loader alone(dataset, augment, {.batch_size = 9, .seed = 4, .threads = 0}), three(dataset, augment, {.batch_size = 9, .seed = 4, .threads = 3});
+  CHECK(epoch_of(alone, 2) == epoch_of(three, 2));
+  CHECK(epoch_of(alone, 2, 1) == epoch_of(three, 2, 1));
+  Batch batch;
+  alone.start(0);
+  std::set<int64_t> seen;
+  while (alone.next(batch)) {
+    const size_t size = batch.images.size() / 9;
+    for (int i = 0; i < 9; i += 3) {
+      CHECK(batch.samples[i] == batch.samples[i + 1]);
+      CHECK(batch.samples[i] == batch.samples[i + 2]);
+      CHECK(seen.insert(batch.samples[i]).second);
+      const uint8_t* image = &batch.images[i * size];
+      CHECK_UNARY(!std::equal(image, image + size, image + size));
+    }
+  }
+  CHECK(seen.size() == 9);
+}
+
 TEST_CASE("loader: another seed is another run") {
   const MemoryDataset data = small_dataset(40);
   Loader a(data, small_augment(), {.batch_size = 10, .seed = 1}),

@@ -19,22 +19,31 @@ bool inside(const Box& box, int64_t y, int64_t x) {
   return y >= box.top && y < box.top + box.height && x >= box.left && x < box.left + box.width;
 }
 
-// Images [B, C, H, W] after the plan: normalise, then erase, then mix with the batch reversed.
+// Images [B, C, H, W] after the plan: normalise, then erase, then mix with the batch reversed; or mix and round, normalise, erase.
 std::vector<double> finished(const Batch& batch, const Tensor& pixels, const PixelPlan& plan) {
   const std::vector<double> raw = pixels.values();
-  const auto erased = [&](int64_t b, int64_t y, int64_t x, int64_t c) -> double {
+  const auto erased_pixel = [&](int64_t b, int64_t y, int64_t x, int64_t c, double pixel) -> double {
     const int64_t at = batch.at(b, y, x, c);
+    if (!plan.erase.empty() && plan.erase_to_zero && inside(plan.erase[b], y, x)) return 0;
     if (!plan.erase.empty() && inside(plan.erase[b], y, x)) {
       const Words w = plan.noise.words(plan.step, uint64_t(b), uint32_t(at - batch.at(b, 0, 0, 0)));
       return float(normal_from(w[0], w[1]));
     }
-    return (raw[at] / 255 - plan.mean[c]) / plan.std[c];
+    return (pixel / 255 - plan.mean[c]) / plan.std[c];
   };
+  const auto erased = [&](int64_t b, int64_t y, int64_t x, int64_t c) { return erased_pixel(b, y, x, c, raw[batch.at(b, y, x, c)]); };
   std::vector<double> out;
   for (int64_t b = 0; b < batch.count; b++)
     for (int64_t c = 0; c < batch.channels; c++)
       for (int64_t y = 0; y < batch.height; y++)
         for (int64_t x = 0; x < batch.width; x++) {
+          if (plan.mix_first) {
+            const double own = raw[batch.at(b, y, x, c)], partner = raw[batch.at(batch.count - 1 - b, y, x, c)];
+            const bool cut = plan.mix == PixelPlan::cutmix && inside(plan.cut, y, x);
+            const double mixed = std::nearbyint(plan.lambda * own + (1 - double(plan.lambda)) * partner);
+            out.push_back(erased_pixel(b, y, x, c, plan.mix == PixelPlan::mixup ? mixed : cut ? partner : own));
+            continue;
+          }
           const double own = erased(b, y, x, c), partner = erased(batch.count - 1 - b, y, x, c);
           if (plan.mix == PixelPlan::mixup) out.push_back(plan.lambda * own + (1 - double(plan.lambda)) * partner);
           else out.push_back(plan.mix == PixelPlan::cutmix && inside(plan.cut, y, x) ? partner : own);
@@ -98,6 +107,11 @@ TEST_CASE("ops: patchify_pixels") {
       check_pixels(usual, 4, plan_of(mix, erase, usual));
       check_pixels(usual, 1, plan_of(mix, erase, usual));
       check_pixels(grey, 7, plan_of(mix, erase, grey));
+      PixelPlan timm = plan_of(mix, erase, usual);
+      timm.mix_first = timm.erase_to_zero = true;
+      check_pixels(usual, 4, timm);
+      timm.lambda = 0.5f;   // halves are rounded to even
+      check_pixels(usual, 4, timm);
     }
 }
 

@@ -46,6 +46,16 @@ TEST_CASE("presets: the enforced models have the paper's sizes") {
   CHECK(parameters("enforced_mlp_cifar") == (3072 + 256 + 10) * 256);
 }
 
+TEST_CASE("presets: the papers' models train with the papers' augmentation, the small ones without") {
+  for (const char* name : {"lipsformer_swin_base", "lipsformer_cswin_small", "swin_small", "unified_swin_tiny", "cswin_base", "deit_base", "vit_large",
+                           "sigma_reparam_vit_base", "unified_t2t_vit_14"})
+    CHECK_MESSAGE(load_recipe(name).augment.auto_augment == "rand-m9-mstd0.5-inc1", name);
+  for (const char* name : {"fashion-lipsformer", "fashion-vit", "fashion-unified-swin", "enforced_mlp_cifar", "text-enforced-gpt"})
+    CHECK_MESSAGE(load_recipe(name).augment.auto_augment == "none", name);
+  CHECK(load_recipe("deit_small").augment.repeats == 3);
+  CHECK(load_recipe("cswin_base").data.interpolation == "random");
+}
+
 TEST_CASE("presets: each of them builds") {
   for (const std::string& name : preset_names()) {
     CAPTURE(name);

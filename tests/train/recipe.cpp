@@ -72,7 +72,9 @@ TEST_CASE("recipe: the file stands over its preset, --set over the file") {
   CHECK(recipe.parts.norm == "center");                     // of the preset's preset
   CHECK(recipe.model.depths == std::vector{1, 1, 1, 1});
   CHECK(recipe.run.dtype == "bf16");
-  CHECK(recipe.augment == AugmentRecipe{});
+  AugmentRecipe augment;
+  augment.auto_augment = "rand-m9-mstd0.5-inc1";            // likewise
+  CHECK(recipe.augment == augment);
 }
 
 TEST_CASE("recipe: --set takes words without quotes, and what looks like a number where a word belongs") {

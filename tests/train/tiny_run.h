@@ -95,7 +95,7 @@ inline Recipe tiny_recipe(const fs::path& data, std::vector<std::string> set = {
       "model.img_size=8", "model.patch_size=2", "model.in_chans=1", "model.num_classes=3", "model.embed_dim=8", "model.depths=[1, 1]",
       "model.num_heads=[1, 2]", "model.window_size=2", "model.mlp_ratio=2", "model.drop_path_rate=0.3",
       "data.path=" + data.string(), "data.batch_size=8",
-      "augment.mean=[0.5]", "augment.std=[0.25]", "augment.mix_prob=0.8", "augment.erasing=0.5", "augment.crop_pct=1",
+      "augment.mean=[0.5]", "augment.std=[0.25]", "augment.mix_prob=0.8", "augment.erasing=0.5", "augment.auto_augment=none", "augment.crop_pct=1",
       "optimizer.lr=3e-3", "optimizer.lr_base_batch=0", "schedule.epochs=3", "schedule.min_lr=1e-5", "run.threads=2", "run.seed=5"};
   all.insert(all.end(), set.begin(), set.end());
   return parse_recipe("preset = \"lipsformer_swin_tiny_bounded\"\n", "tiny", all);

@@ -1,5 +1,5 @@
 // nearest.cpp: edit distance in which two swapped letters count once.
-#include "train/nearest.h"
+#include "engine/nearest.h"
 
 #include <algorithm>
 

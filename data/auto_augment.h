@@ -1,0 +1,47 @@
+// auto_augment.h: the random policies of timm: RandAugment and 3-Augment. A policy draws operations, whoever renders carries them out.
+#pragma once
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "data/image_op.h"
+#include "engine/random.h"
+
+// An operation whose strength is a level, in timm's words. sign: 1 or -1, for those that go both ways.
+struct LevelledOp {
+  const char* name;
+  ImageOp::Kind kind;
+  double (*amount)(double level, double sign);
+};
+// All of them, by name.
+const std::vector<LevelledOp>& levelled_ops();
+
+struct AutoAugment {
+  enum Kind { none, rand, three } kind = none;
+
+  // rand: `layers` operations, each carried out with `probability`, at a level drawn from N(magnitude, magnitude_std)
+  // and clamped to [0, magnitude_max]; an infinite magnitude_std means uniform in [0, magnitude].
+  struct Choice {
+    const LevelledOp* op;
+    double weight;
+  };
+  std::vector<Choice> choices;
+  bool weighted = false;   // drawn by weight and without replacement, as timm does it; or evenly, with replacement
+  int layers = 2;
+  double probability = 0.5, magnitude = 10, magnitude_std = 0, magnitude_max = 10;
+};
+
+// "none", "3a", or "rand" with any of -mN -nN -pX -mstdX -mmaxX -inc1 -t3a -t3aw -tweights behind it, for instance
+// "rand-m9-mstd0.5-inc1". Refuses anything else with Exit::config.
+AutoAugment parse_auto_augment(const std::string& text);
+
+// Appends what one image gets. Without an interpolation each operation that moves pixels draws its own.
+void draw_ops(const AutoAugment&, std::optional<Interpolation>, RandomSequence& draw, std::vector<ImageOp>& ops);
+
+// ColorJitter of torchvision: brightness, contrast and colour by factors from [1 - strength, 1 + strength], in random order.
+void draw_color_jitter(double strength, RandomSequence& draw, std::vector<ImageOp>& ops);
+
+// Where the recipe leaves it open.
+inline Interpolation draw_interpolation(RandomSequence& draw) {
+  return draw.chance(0.5) ? Interpolation::bicubic : Interpolation::bilinear;
+}

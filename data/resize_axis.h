@@ -1,0 +1,20 @@
+// resize_axis.h: which pixels each output of a resized axis sums, and with what weights.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+enum class Interpolation { bilinear, bicubic };
+
+constexpr int resize_precision = 22;   // bits behind the point of a weight
+constexpr int resize_low_bits = 12;    // of its low part, which is from -2^11 to 2^11 - 1
+
+// Output i sums taps [first, first + count). A weight is high * 2^12 + low: each part's sum over a few taps is exact in f32.
+struct ResizeAxis {
+  int longest = 0;                // most taps of any output
+  std::vector<int> first, count;  // [outputs]
+  std::vector<float> high, low;   // [outputs, longest]
+  std::vector<double> weight;     // of one output, before it is rounded
+};
+
+// Outputs [begin, begin + outputs) of an axis that goes from n to m, the last one first where mirrored.
+void make_axis(int n, int m, int begin, int outputs, Interpolation, bool mirrored, ResizeAxis& axis);

@@ -13,6 +13,10 @@ Tensor Model::run(size_t first, size_t last, const Tensor& input, const Mode& mo
 
 Bound Model::bound(size_t first, size_t last, const Domain& in, BoundTrace& trace) const {
   Bound b = Bound::identity(in);
-  for (size_t i = first; i < last; i++) b = then(b, stages[i].bound(b.out, trace));
+  for (size_t i = first; i < last; i++) {
+    Bound stage = stages[i].bound(b.out, trace);
+    if (stage.tree && stage.tree->name != stages[i].name) stage = trace.note(stages[i].name, "Stage", stage);   // made of several layers
+    b = then(b, stage);
+  }
   return b;
 }

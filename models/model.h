@@ -81,7 +81,7 @@ struct Model {
   }
   // [B, H, W, C] -> [B, C]: a norm, and the mean of the tokens.
   Stage mean_stage(const Norm& norm) {
-    return {"norm", [&norm](const Tensor& x, const Mode& mode) { return mean_tokens(norm(x.view({x.dim(0), x.dim(1) * x.dim(2), x.dim(3)}), mode)); },
+    return {"features", [&norm](const Tensor& x, const Mode& mode) { return mean_tokens(norm(x.view({x.dim(0), x.dim(1) * x.dim(2), x.dim(3)}), mode)); },
             [&norm](const Domain& in, BoundTrace& trace) {
               const Bound b = norm.bound(in, trace);
               return then(b, mean_tokens_bound(b.out, trace));

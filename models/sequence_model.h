@@ -42,7 +42,7 @@ struct SequenceModel : Model {
     for (const TransformerBlock& block : blocks)
       stages.push_back({block.name, [&block](const Tensor& x, const Mode& mode) { return block(x, mode); },
                         [&block](const Domain& in, BoundTrace& trace) { return trace.note(block.name, "Block", block.bound(in, trace)); }, true});
-    stages.push_back({"norm",
+    stages.push_back({"features",
                       [this, features](const Tensor& x, const Mode& mode) {   // [B, 1, N, D]
                         return features(norm(x.view({x.dim(0), x.dim(2), x.dim(3)}), mode));
                       },

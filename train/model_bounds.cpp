@@ -23,7 +23,7 @@ ModelBound bound_model(const Training& training, const NormSource& norms) {
   const size_t last = model.stages.size() - 1;
   const Bound features = model.bound(0, last, model.input_domain(patch_radius(training.recipe, model.input_patch)), result.trace);
   result.features = claimed(features);
-  result.network = result.trace.note("network", "Network", claimed(then(features, model.stages[last].bound(features.out, result.trace))));
+  result.network = result.trace.note("network", "Network", claimed(then(features, model.bound(last, last + 1, features.out, result.trace))));
   return result;
 }
 

@@ -26,6 +26,14 @@ int ParameterStore::add(ParameterInfo info) {
   return index;
 }
 
+void ParameterStore::slides(int index, int64_t side, int64_t stride, int64_t padding) {
+  ParameterInfo& info = infos_[index];
+  check(info.shape.rank() == 4 && stride > 0, "[parameters] ", info.name, " ", info.shape, " is no kernel");
+  info.map_height = info.map_width = side;
+  info.stride = stride;
+  info.padding = padding;
+}
+
 int ParameterStore::add_buffer(BufferInfo info) {
   info.offset = buffers_size_;
   buffers_size_ += (info.shape.size() + alignment - 1) / alignment * alignment;

@@ -21,7 +21,8 @@ struct ParameterInfo {
   Shape shape;
   ParameterKind kind;
   Init init;
-  int64_t map_height = 0, map_width = 0;   // depthwise: the map it runs over
+  int64_t map_height = 0, map_width = 0;   // a convolution: the map it runs over
+  int64_t stride = 0, padding = 0;         // one [out, in, k, k] whose patches overlap; stride 0: it is none
   int64_t row_groups = 1, row_blocks = 1;  // a matrix: see RowParts
   int64_t offset = 0;                      // in the flat buffers, in numbers
   int64_t size() const { return shape.size(); }
@@ -40,6 +41,8 @@ struct BufferInfo {
 
 class ParameterStore {
  public:
+  // Says that a matrix is the kernel of a convolution over a square map.
+  void slides(int index, int64_t side, int64_t stride, int64_t padding);
   // While a model is built: the next parameter, laid out behind the last one. Returns its index.
   int add(ParameterInfo info);
   int add_buffer(BufferInfo info);

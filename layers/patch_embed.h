@@ -70,34 +70,35 @@ struct OverlapConv {
   Weight weight;    // [C, in, K, K]
   Parameter bias;   // [C]
   Norm norm;
-  int64_t in = 0, width = 0;
+  int64_t in = 0, width = 0, map_side = 0;
   int kernel = 3, stride = 2, padding = 1;
 
   OverlapConv() = default;
-  OverlapConv(const Scope& conv, const Scope& norm_scope, int64_t channels, int64_t width, int kernel, int stride, int padding, const NormPart& norm_part)
-      : name(conv.path()), in(channels), width(width), kernel(kernel), stride(stride), padding(padding) {
+  OverlapConv(const Scope& conv, const Scope& norm_scope, int64_t channels, int64_t width, int64_t map_side, int kernel, int stride, int padding,
+              const NormPart& norm_part)
+      : name(conv.path()), in(channels), width(width), map_side(map_side), kernel(kernel), stride(stride), padding(padding) {
     const int64_t fan_in = channels * kernel * kernel;
     weight = Weight(conv, {width, channels, kernel, kernel}, conv.init().convolution(fan_in));
+    conv.store().slides(weight.raw.index, map_side, stride, padding);
     if (conv.rules().bias) bias = conv.parameter("bias", {width}, ParameterKind::vector, InitRule::conv_bias(fan_in));
     norm = Norm(norm_scope, width, norm_part);
   }
-  int64_t side(int64_t s) const { return (s + 2 * padding - kernel) / stride + 1; }
+  int64_t side() const { return (map_side + 2 * padding - kernel) / stride + 1; }
 
   Tensor operator()(const Tensor& x, const Mode& mode) const {
     const LayerRange range(name);
-    const int64_t batch = x.dim(0), height = side(x.dim(1)), columns = side(x.dim(2));
+    const int64_t batch = x.dim(0);
     const Tensor y = linear(unfold(x, kernel, stride, padding), weight.matrix(), bias(), weight.alpha());
-    return norm(y, mode).view({batch, height, columns, width});
+    return norm(y, mode).view({batch, side(), side(), width});
   }
   // The residual stream reads the norm.
   NormFold norm_fold() const { return {&norm, {}, &weight}; }
-  // A pixel lies in at most ceil(K/S)^2 patches, so unfolding has constant at most ceil(K/S); a patch has at most K*K tokens, so its row is at
-  // most K times as long as the longest of them. The kernel reshaped to a matrix is the map behind that, never the convolution itself.
-  Bound bound(const Domain& in_domain, int64_t side_in, BoundTrace& trace) const {
-    const Real copies = std::ceil(double(kernel) / stride), sigma = weight.norm(trace.norms);
-    const int64_t tokens = side(side_in) * side(side_in);
-    const Domain out{tokens, width, sigma * kernel * in_domain.radius + (bias ? l2_norm(bias) : 0)};
-    const Bound conv = Bound::of(copies * sigma, weight.norm_kind(trace.norms), out, kernel * sigma * std::sqrt(Real(in) / Real(width)));
+  // l2: the convolution's own norm on its map, as far as it is known. A patch has at most K*K tokens, so its row is at most K times as long as the
+  // longest of them; the kernel reshaped to a matrix is the map behind that, never the convolution itself.
+  Bound bound(const Domain& in_domain, BoundTrace& trace) const {
+    const Real sigma = weight.norm(trace.norms);
+    const Domain out{side() * side(), width, sigma * kernel * in_domain.radius + (bias ? l2_norm(bias) : 0)};
+    const Bound conv = Bound::of(weight.sliding_norm(trace.norms), weight.norm_kind(trace.norms), out, kernel * sigma * std::sqrt(Real(in) / Real(width)));
     return trace.note(name, "OverlapConv", then(conv, norm.bound(out, trace)));
   }
 };

@@ -55,6 +55,12 @@ struct Weight {
   double convolution_norm(const NormSource& norms) const {
     return kind == WeightPart::weight_norm ? double(raw.raw().dim(2)) * longest_row() : norm(norms);
   }
+  // Of a convolution whose patches overlap.
+  double sliding_norm(const NormSource& norms) const {
+    const ParameterInfo& info = raw.info();
+    return kind == WeightPart::weight_norm ? std::ceil(double(info.shape[2]) / double(info.stride)) * norm(norms)
+                                           : std::abs(scalar()) * norms.sliding_sigma(raw);
+  }
   // The longest row of the map, a kernel's channel in a depthwise convolution.
   double longest_row() const {
     if (kind == WeightPart::weight_norm) return std::abs(factor) * max_abs(gain);

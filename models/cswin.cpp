@@ -55,8 +55,9 @@ CSwin::CSwin(const CSwinConfig& config) : config(config) {
   const Scope root(store, config.parts.rules(total * (config.conv_branches ? 4 : 2)));
   const bool overlap = !config.conv_branches;
   int64_t width = config.embed_dim;
-  stem = OverlapConv(root / "stage1_conv_embed" / 0, root / "stage1_conv_embed" / 2, in_chans, width, overlap ? 7 : 4, 4, overlap ? 2 : 0, config.parts.norm);
-  int64_t side = stem.side(img_size);
+  stem = OverlapConv(root / "stage1_conv_embed" / 0, root / "stage1_conv_embed" / 2, in_chans, width, img_size, overlap ? 7 : 4, 4,
+                     overlap ? 2 : 0, config.parts.norm);
+  int64_t side = stem.side();
   int index = 0;
   for (size_t s = 0; s < count; s++) {
     const int heads = config.num_heads[s], stripe = config.stripe_widths[s];
@@ -72,8 +73,8 @@ CSwin::CSwin(const CSwinConfig& config) : config(config) {
     levels.push_back(std::move(blocks));
     if (s + 1 == count) break;
     const Scope merge = root / ("merge" + std::to_string(s + 1));
-    merges.emplace_back(merge / "conv", merge / "norm", width, 2 * width, overlap ? 3 : 2, 2, overlap ? 1 : 0, config.parts.norm);
-    side = merges.back().side(side);
+    merges.emplace_back(merge / "conv", merge / "norm", width, 2 * width, side, overlap ? 3 : 2, 2, overlap ? 1 : 0, config.parts.norm);
+    side = merges.back().side();
     if (side < 1) fail(Exit::config, "nothing is left of the map behind stage ", s + 1, ": change model.img_size or model.depths");
     width *= 2;
   }
@@ -87,18 +88,15 @@ CSwin::CSwin(const CSwinConfig& config) : config(config) {
 }
 
 void CSwin::add_stages() {
-  const auto convolve = [this](const std::string& name, const OverlapConv& conv, int64_t side) {   // on a map of this side
+  const auto convolve = [this](const std::string& name, const OverlapConv& conv) {
     stages.push_back({name,
-                      [&conv, side](const Tensor& x, const Mode& mode) {
-                        return conv(x.view({x.dim(0), side, side, x.size() / (x.dim(0) * side * side)}), mode);
-                      },
-                      [&conv, side](const Domain& in, BoundTrace& trace) { return conv.bound(in, side, trace); }});
-    return conv.side(side);
+                      [&conv](const Tensor& x, const Mode& mode) { return conv(x.view({x.dim(0), conv.map_side, conv.map_side, conv.in}), mode); },
+                      [&conv](const Domain& in, BoundTrace& trace) { return conv.bound(in, trace); }});
   };
-  int64_t side = convolve("stage1_conv_embed", stem, img_size);
+  convolve("stage1_conv_embed", stem);
   for (size_t l = 0; l < levels.size(); l++) {
     for (const CSwinBlock& block : levels[l]) stages.push_back(stage_of(block.name, block, true));
-    if (l < merges.size()) side = convolve("merge" + std::to_string(l + 1), merges[l], side);
+    if (l < merges.size()) convolve("merge" + std::to_string(l + 1), merges[l]);
   }
   stages.push_back(mean_stage(norm));
   stages.push_back(stage_of(head));

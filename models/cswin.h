@@ -38,7 +38,7 @@ struct CSwin : Model {
   explicit CSwin(const CSwinConfig& config);
   Domain input_domain(double pixel_radius) const override { return {int64_t(img_size) * img_size, in_chans, pixel_radius}; }
   const Linear& classifier() const override { return head; }
-  int64_t widest_activation() const override { return stem.side(img_size) * stem.side(img_size) * config.embed_dim; }
+  int64_t widest_activation() const override { return stem.side() * stem.side() * config.embed_dim; }
   std::vector<const Attention*> attentions() const override;
   std::vector<const ResidualBranch*> branches() const override;
   std::vector<NormFold> norm_folds() const override;

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "layers/parameter.h"
+
 const char* name_of(BoundKind kind) {
   return kind == BoundKind::certified ? "certified" : kind == BoundKind::estimate ? "estimate" : "unbounded";
 }
@@ -87,6 +89,11 @@ Bound residual_bound(const Domain& in, const Bound& branch, double weight, doubl
   if (branch.tree) tree.parts.push_back(branch.tree);
   sum.tree = std::make_shared<BoundTree>(std::move(tree));
   return sum;
+}
+
+double NormSource::sliding_sigma(const Parameter& kernel) const {
+  const ParameterInfo& info = kernel.info();
+  return std::ceil(double(info.shape[2]) / double(info.stride)) * sigma(kernel);
 }
 
 Bound claimed(Bound b) {

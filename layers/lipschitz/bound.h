@@ -78,6 +78,8 @@ struct NormSource {
   virtual BoundKind kind() const = 0;                                          // certified or estimate
   virtual double sigma(const Parameter& weight) const = 0;                     // of a convolution: of the operator on its map
   virtual std::vector<double> block_sigmas(const Parameter& weight) const = 0; // of each of its row blocks (the heads of q, k and v)
+  // Of the convolution whose kernel is this matrix; unless better is known, a pixel lies in at most ceil(K/S)^2 patches.
+  virtual double sliding_sigma(const Parameter& kernel) const;
   virtual double row_length(const Parameter& table) const = 0;                 // the longest row of embedded tokens, l2
 };
 

@@ -10,16 +10,19 @@
 // times the tolerance of the truth.
 class CertifiedNorms : public NormSource {
  public:
-  explicit CertifiedNorms(const ParameterStore& store) : store_(store), sigma_(store.parameters().size(), 0.0), block_sigmas_(sigma_.size()) {}
+  explicit CertifiedNorms(const ParameterStore& store)
+      : store_(store), sigma_(store.parameters().size(), 0.0), sliding_(sigma_), block_sigmas_(sigma_.size()) {}
   // Of the weights as they are now. The estimates may be old or poor: they only save time.
   void measure(Workers& workers, const SpectralNorms& estimates, double tolerance = 1e-3);
   BoundKind kind() const override { return BoundKind::certified; }
   double sigma(const Parameter& parameter) const override { return sigma_[parameter.index]; }
   std::vector<double> block_sigmas(const Parameter& parameter) const override { return block_sigmas_[parameter.index]; }
+  // The zero-padded, strided operator itself, where that is less than what its kernel's norm and the overlap make.
+  double sliding_sigma(const Parameter& kernel) const override { return sliding_[kernel.index]; }
   double row_length(const Parameter& table) const override { return longest_row(table); }
 
  private:
   const ParameterStore& store_;
-  std::vector<double> sigma_;
+  std::vector<double> sigma_, sliding_;
   std::vector<std::vector<double>> block_sigmas_;
 };

@@ -1,6 +1,7 @@
 // bounds_parts: the constants of norms, residuals, activations, overlapping convolutions and weight parts, in both norms.
 #include "bound_search.h"
 #include "layers/depthwise_conv.h"
+#include "layers/lipschitz/certified_norms.h"
 #include "layers/mlp.h"
 #include "layers/patch_embed.h"
 #include "layers/residual.h"
@@ -121,28 +122,38 @@ TEST_CASE("bounds: overlapping convolution") {
   for (const Case& c : {Case{3, 2, 1, NormKind::none}, Case{7, 4, 2, NormKind::none}, Case{2, 2, 0, NormKind::none}, Case{3, 2, 1, NormKind::layer}}) {
     CAPTURE(c.kernel);
     Bench bench;
-    const OverlapConv conv(bench.root / "conv", bench.root / "norm", 2, 3, c.kernel, c.stride, c.padding, NormPart{c.norm, 0.1});
+    const OverlapConv conv(bench.root / "conv", bench.root / "norm", 2, 3, 6, c.kernel, c.stride, c.padding, NormPart{c.norm, 0.1});
     BoundTrace& trace = bench.draw(0.4);
     const auto f = [&](const Tensor& x) { return conv(x, Mode{}); };
     Found found = ascend({1, 6, 6, 2}, 1.5, f, 4, 30);
     found.take(search({1, 6, 6, 2}, 1.5, f, 100));
-    const Bound bound = conv.bound({36, 2, 1.5}, 6, trace);
+    const Bound bound = conv.bound({36, 2, 1.5}, trace);
     const bool linear = c.norm == NormKind::none;
     check_bound(bound, found, linear ? 0.3 : 0.02, linear ? 0.3 : 0.02);
-    CHECK(bound.out.tokens == conv.side(6) * conv.side(6));
-    CHECK(f(Tensor::zeros({1, 6, 6, 2}, DType::f64)).shape() == Shape{1, conv.side(6), conv.side(6), 3});
+    // Certified, it is the operator itself, and an ascent on a linear map reaches that.
+    Workers workers(1);
+    CertifiedNorms certified(bench.store);
+    certified.measure(workers, *bench.norms, 1e-6);
+    BoundTrace proofs{certified, {}};
+    const Bound proved = conv.bound({36, 2, 1.5}, proofs);
+    CHECK(proved.kind == BoundKind::certified);
+    CHECK(proved.lipschitz <= bound.lipschitz * rounding);
+    CHECK(found.stretch <= proved.lipschitz * (1 + 1e-9));
+    if (linear) CHECK(found.stretch >= 0.99 * proved.lipschitz);
+    CHECK(bound.out.tokens == conv.side() * conv.side());
+    CHECK(f(Tensor::zeros({1, 6, 6, 2}, DType::f64)).shape() == Shape{1, conv.side(), conv.side(), 3});
   }
 }
 
 // One pixel that all overlapping patches see, and a patch whose pixels all push the same way: neither factor is loose.
 TEST_CASE("bounds: an overlapping convolution can reach both of its factors") {
   Bench bench;
-  const OverlapConv conv(bench.root / "conv", bench.root / "norm", 1, 9, 3, 2, 1, NormPart{NormKind::none});
+  const OverlapConv conv(bench.root / "conv", bench.root / "norm", 1, 9, 6, 3, 2, 1, NormPart{NormKind::none});
   bench.draw(0);
   std::vector<double> identity(81, 0.0);   // patches as they are
   for (int i = 0; i < 9; i++) identity[size_t(10 * i)] = 1;
   bench.set(conv.weight.raw, identity);
-  const Bound bound = conv.bound({36, 1, 1}, 6, bench.measure());
+  const Bound bound = conv.bound({36, 1, 1}, bench.measure());
   const auto f = [&](const Tensor& x) { return conv(x, Mode{}); };
   std::vector<double> zero(36, 0.0), corner(36, 0.0), all(36, 1.0);
   corner[6 * 1 + 1] = 1;
@@ -187,7 +198,7 @@ TEST_CASE("bounds: weight parts") {
     const Mlp mlp(bench.root / "mlp", 3, 4, Activation::gelu_scaled);
     const DepthwiseConv conv(bench.root / "conv", 2, 3, 3, 4);
     const PatchEmbed embed(bench.root / "embed", 1, 5, 2, NormPart{NormKind::none});
-    const OverlapConv overlap(bench.root / "overlap", bench.root / "norm", 2, 3, 3, 2, 1, NormPart{NormKind::none});
+    const OverlapConv overlap(bench.root / "overlap", bench.root / "norm", 2, 3, 4, 3, 2, 1, NormPart{NormKind::none});
     BoundTrace& trace = bench.draw(0.9);
     const double tight = kind == WeightPart::weight_norm ? 0.5 : 0.95;   // rows of given length: their root sum of squares is an upper limit
     const auto check_layer = [&](const char* what, const Bound& bound, const Shape& shape, const Map& f, double part) {
@@ -202,7 +213,7 @@ TEST_CASE("bounds: weight parts") {
     check_layer("mlp", mlp.bound({2, 3, 1.5}, trace), {1, 2, 3}, [&](const Tensor& x) { return mlp(x); }, tight * 0.2);
     check_layer("conv", conv.with_gelu_bound({12, 2, 1.5}, trace), {1, 3, 4, 2}, [&](const Tensor& x) { return conv.with_gelu(x); }, tight * 0.2);
     check_layer("embed", embed.bound({3, 4, 1.5}, trace), {1, 3, 4}, [&](const Tensor& x) { return embed(x, Mode{}); }, tight);
-    check_layer("overlap", overlap.bound({16, 2, 1.5}, 4, trace), {1, 4, 4, 2}, [&](const Tensor& x) { return overlap(x, Mode{}); }, tight * 0.3);
+    check_layer("overlap", overlap.bound({16, 2, 1.5}, trace), {1, 4, 4, 2}, [&](const Tensor& x) { return overlap(x, Mode{}); }, tight * 0.3);
     if (kind == WeightPart::sigma_reparam) {
       const double gamma = std::abs(fc.weight.gain.raw().item());
       CHECK(fc.bound({2, 4, 1.5}, trace).lipschitz == doctest::Approx(gamma).epsilon(1e-5));

@@ -74,6 +74,31 @@ TEST_CASE("bounds: a whole ViT with every form of attention and residual") {
     }
 }
 
+TEST_CASE("bounds: sixty blocks with LayerNorm go beyond what a double holds, and are still a number; every stage is a node of the tree") {
+  VitConfig config = small_vit();
+  config.depth = 60;
+  config.parts.norm = {NormKind::layer, 1e-12};
+  Vit model(config);
+  model.store.finalize(DType::f64, 0, 1);
+  SpectralNorms norms(model.store);
+  Workers workers(1);
+  norms.iterate(workers, 3);
+  BoundTrace trace{norms, {}};
+  const Bound bound = model.bound(1, trace);
+  CHECK(bound.kind == BoundKind::estimate);
+  CHECK(std::log10(bound.lipschitz) > 308);
+  CHECK(std::isfinite(bound.lipschitz));
+  REQUIRE(bound.tree);
+  CHECK(bound.tree->join == BoundTree::product);
+  REQUIRE(bound.tree->parts.size() == model.stages.size());
+  Real product = 1;
+  for (size_t i = 0; i < model.stages.size(); i++) {
+    CHECK(bound.tree->parts[i]->name == model.stages[i].name);
+    product *= bound.tree->parts[i]->lipschitz;
+  }
+  CHECK(product / bound.lipschitz == doctest::Approx(1));
+}
+
 TEST_CASE("bounds: a whole ViT with sigma_reparam, ball norms, norms behind the sum") {
   for (const WeightPart::Kind weight : {WeightPart::sigma_reparam, WeightPart::weight_norm})
     for (const NormPosition position : {NormPosition::pre, NormPosition::post}) {

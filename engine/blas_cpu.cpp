@@ -1,10 +1,16 @@
-// blas_cpu.cpp: the only file that knows oneDNN. f32 by its sgemm, f64 by plain loops (gradient checks only), bf16 through f32.
+// blas_cpu.cpp: the only file that knows oneDNN. f32 by its sgemm, f64 by our own tiles (gradient checks and certificates), bf16 through f32.
 #include <dnnl.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "engine/blas.h"
 #include "engine/profile.h"
+#include "engine/small_gemm.h"
+
+namespace {
+constexpr int gemm_rows = 48, gemm_columns = 64;   // of a tile of c in f64
+}  // namespace
 
 void gemm(const Gemm& g, const float* a, const float* b, float* c) {
   count_macs(g.m * g.n * g.k);
@@ -18,18 +24,43 @@ void gemm(const Gemm& g, const float* a, const float* b, float* c) {
   check(status == dnnl_success, "[gemm] oneDNN answered ", int(status), " for ", g.m, " x ", g.n, " x ", g.k);
 }
 
+namespace {
+
+// Rows [first, first + rows) of a tile of c: their old values times beta (before the first run over k), plus the product with a packed panel of b.
+template <bool TransposeA> void add_rows(const Gemm& g, const double* a, const double* panel, int64_t k0, int depth, int64_t first, int rows, int64_t column,
+                                         int width, double* c) {
+  const int stride = padded<double>(width);
+  double tile[gemm_rows * gemm_columns];
+  const double* from = TransposeA ? a + k0 * g.m + first : a + first * g.k + k0;
+  small_gemm<TransposeA, double>({rows, stride, depth, from, TransposeA ? g.m : g.k, panel, stride, nullptr, tile, stride});
+  for (int r = 0; r < rows; r++) {
+    double* to = c + (first + r) * g.n + column;
+    const double keep = k0 > 0 ? 1 : g.beta;
+    for (int j = 0; j < width; j++) to[j] = (keep == 0 ? 0 : keep * to[j]) + tile[r * stride + j];
+  }
+}
+
+}  // namespace
+
+// A column of tiles at a time, b packed so that its rows lie as vectors. Which thread takes which rows changes no sum.
 void gemm(const Gemm& g, const double* a, const double* b, double* c) {
   count_macs(g.m * g.n * g.k);
-#pragma omp parallel for schedule(static) if (g.m * g.n * g.k > 100000)
-  for (int64_t i = 0; i < g.m; i++) {
-    double* row = c + i * g.n;
-    for (int64_t j = 0; j < g.n; j++) row[j] = g.beta == 0 ? 0 : g.beta * row[j];
-    for (int64_t p = 0; p < g.k; p++) {
-      const double factor = g.alpha * (g.transpose_a ? a[p * g.m + i] : a[i * g.k + p]);
-      if (g.transpose_b)
-        for (int64_t j = 0; j < g.n; j++) row[j] += factor * b[j * g.k + p];
-      else
-        for (int64_t j = 0; j < g.n; j++) row[j] += factor * b[p * g.n + j];
+  for (int64_t i = 0; g.k == 0 && i < g.m * g.n; i++) c[i] = g.beta == 0 ? 0 : g.beta * c[i];
+  constexpr int64_t run = 128;
+  std::vector<double> panel(run * gemm_columns);
+  for (int64_t column = 0; column < g.n; column += gemm_columns) {
+    const int width = int(std::min<int64_t>(gemm_columns, g.n - column)), stride = padded<double>(width);
+    for (int64_t k0 = 0; k0 < g.k; k0 += run) {
+      const int depth = int(std::min(run, g.k - k0));
+      for (int p = 0; p < depth; p++)
+        for (int j = 0; j < stride; j++)
+          panel[size_t(p * stride + j)] = j >= width ? 0 : g.alpha * (g.transpose_b ? b[(column + j) * g.k + k0 + p] : b[(k0 + p) * g.n + column + j]);
+#pragma omp parallel for schedule(static) if (g.m * width * depth > 100000)
+      for (int64_t first = 0; first < g.m; first += gemm_rows) {
+        const int rows = int(std::min<int64_t>(gemm_rows, g.m - first));
+        if (g.transpose_a) add_rows<true>(g, a, panel.data(), k0, depth, first, rows, column, width, c);
+        else add_rows<false>(g, a, panel.data(), k0, depth, first, rows, column, width, c);
+      }
     }
   }
 }

@@ -28,7 +28,7 @@ struct PatchEmbed {
   // Patches do not overlap, so cutting an image into them changes no distance: the constant is the matrix's.
   Bound bound(const Domain& in_domain, BoundTrace& trace) const {
     const Real sigma = weight.norm(trace.norms);
-    const Domain out{in_domain.tokens, width, sigma * in_domain.radius + (bias ? l2_norm(bias) : 0)};
+    const Domain out{in_domain.tokens, width, reach(sigma, in_domain.radius) + (bias ? l2_norm(bias) : 0)};
     const Bound proj = Bound::tokenwise(sigma, weight.norm_kind(trace.norms), in, out);
     return trace.note(name, "PatchEmbed", then(proj, norm.bound(proj.out, trace)));
   }
@@ -96,7 +96,7 @@ struct OverlapConv {
   Bound bound(const Domain& in_domain, int64_t side_in, BoundTrace& trace) const {
     const Real copies = std::ceil(double(kernel) / stride), sigma = weight.norm(trace.norms);
     const int64_t tokens = side(side_in) * side(side_in);
-    const Domain out{tokens, width, sigma * kernel * in_domain.radius + (bias ? l2_norm(bias) : 0)};
+    const Domain out{tokens, width, reach(sigma * kernel, in_domain.radius) + (bias ? l2_norm(bias) : 0)};
     const Bound conv = Bound::of(copies * sigma, weight.norm_kind(trace.norms), out, kernel * sigma * std::sqrt(Real(in) / Real(width)));
     return trace.note(name, "OverlapConv", then(conv, norm.bound(out, trace)));
   }

@@ -115,7 +115,7 @@ Subject patch_merging(Draw& d) {
 Subject overlap_conv(Draw& d) {
   const int form = int(d.between(0, 5));
   const int kernel = form == 0 ? 7 : form == 1 ? 3 : int(d.between(1, 7)), stride = form == 0 ? 4 : form == 1 ? 2 : int(d.between(1, 4));
-  const int padding = form == 0 ? 2 : form == 1 ? 1 : int(d.between(0, kernel / 2 + 1));
+  const int padding = form == 0 ? 2 : form == 1 ? 1 : int(d.between(0, std::min(kernel / 2 + 1, kernel - 1)));
   const int64_t channels = d.between(1, 3), width = 1 + d.size(), side = std::max<int64_t>(d.between(1, d.chance(0.2) ? 12 : 6), kernel - 2 * padding);
   const NormPart behind = norm_part(d);
   const auto [store, layer] =

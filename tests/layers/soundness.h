@@ -86,23 +86,37 @@ inline std::vector<double> matrix_numbers(Draw& d, int64_t rows, int64_t columns
   return w;
 }
 
+// Kernels of one tap a channel: they move the map, and on the edge of a narrow one nothing is left.
+inline std::vector<double> shift_kernels(Draw& d, int64_t channels, int64_t area) {
+  std::vector<double> w(size_t(channels * area), 0.0);
+  const bool alike = d.chance(0.5);
+  int64_t tap = d.between(0, area - 1);
+  for (int64_t c = 0; c < channels; c++) {
+    if (!alike) tap = d.between(0, area - 1);
+    w[size_t(c * area + tap)] = std::sqrt(double(area)) * (d.chance(0.5) ? 1 : d.normal());
+  }
+  return w;
+}
+
 inline bool ends_with(const std::string& name, const char* what) { return name == what || name.ends_with(std::string(".") + what); }
 
-// Two thirds of the networks have weights that keep lengths roughly as they are, the others all of one size between 1e-3 and 3.
+// Half of the networks have weights that keep lengths roughly as they are; the others are of one size between 1e-3 and 3, or each of its own, so that
+// one part is all that counts.
 inline void draw_numbers(ParameterStore& store, Draw& d) {
-  const bool even = d.chance(0.67);
-  const double common = d.magnitude(1e-3, 3);
+  const bool even = d.chance(0.5), alike = d.chance(0.5);
+  double common = d.magnitude(1e-3, 3);
   for (size_t i = 0; i < store.parameters().size(); i++) {
     const ParameterInfo& info = store.parameters()[i];
     const int64_t rows = info.shape[0], columns = info.size() / rows;
     std::vector<double> values(size_t(info.size()));
+    if (!alike) common = d.magnitude(1e-3, 10);
     if (info.kind == ParameterKind::vector) {
       const bool factor = !ends_with(info.name, "bias");
       const double size = d.chance(0.2) ? common : factor ? d.real(0.2, 1.5) : d.chance(0.3) ? 0 : 0.3;
       for (double& v : values) v = size * (factor && d.chance(0.5) ? 1 : d.normal());
     } else {
       const double size = even ? d.real(0.3, 2) / std::sqrt(double(columns)) : common;
-      values = matrix_numbers(d, rows, columns);
+      values = info.kind == ParameterKind::depthwise && d.chance(0.4) ? shift_kernels(d, rows, columns) : matrix_numbers(d, rows, columns);
       for (double& v : values) v *= size;
     }
     fill(store.raw(int(i)), values);
@@ -164,7 +178,7 @@ struct Effort {
   int starts, power_steps, ascents, reach_steps;
   int64_t largest_jacobian;
 };
-inline constexpr Effort quick{3, 4, 2, 3, 48}, thorough{6, 8, 16, 8, 128};
+inline constexpr Effort quick{4, 5, 4, 3, 64}, thorough{6, 10, 20, 8, 128};
 
 class Hunt {
  public:

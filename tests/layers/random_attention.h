@@ -24,6 +24,16 @@ struct RandomPlace {
   int64_t height, columns, width;   // of the map
 };
 
+// CSwin's: half of the heads in stripes the other way, and LePE.
+inline RandomPlace striped_place(Draw& d) {
+  const int heads = d.one_of({2, 2, 4});
+  RandomPlace r{{.heads = heads, .window_height = int(d.between(1, 4)), .window_width = int(d.one_of({1, 2, 4})), .qkv_bias = d.chance(0.6),
+                 .cross_shaped = true, .lepe = true}};
+  r.width = heads * d.between(1, 3);
+  r.height = r.columns = std::lcm(r.place.window_height, r.place.window_width);
+  return r;
+}
+
 // Sequences, with rotary positions or without; windows, shifted or not; stripes of two directions; with LePE or position biases.
 inline RandomPlace attention_place(Draw& d) {
   const int heads = d.one_of({1, 1, 2, 2, 3, 4}), head_width = d.chance(0.05) ? 16 : int(d.between(1, 4));

@@ -31,7 +31,9 @@ Attention::Attention(const Scope& scope, int64_t width, const AttentionPart& par
   for (int i = 0; i < parts; i++) {
     const Scope at = scope / "attns" / i / "get_v";
     const Shape kernel{width / parts, 1, 3, 3};
-    const Parameter weight = at.parameter("weight", kernel, ParameterKind::depthwise, init.convolution(9), place.window_height, place.window_width);
+    // The second half of the channels lies in stripes the other way: a kernel's norm is another on that map.
+    const int height = i == 0 ? place.window_height : place.window_width, columns = i == 0 ? place.window_width : place.window_height;
+    const Parameter weight = at.parameter("weight", kernel, ParameterKind::depthwise, init.convolution(9), height, columns);
     lepe.push_back({Weight(at, weight, kernel), at.parameter("bias", {width / parts}, ParameterKind::vector, InitRule::conv_bias(9))});
   }
 }

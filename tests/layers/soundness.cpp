@@ -178,3 +178,20 @@ const std::vector<Kind> kinds{
 }  // namespace
 
 TEST_CASE("soundness: no random layer stretches farther than its certified bound") { hold_all(kinds, 290); }
+
+// A kernel that moves the map sideways loses all of a column, and hardly anything of a row.
+TEST_CASE("soundness: LePE is bounded on the stripes that it runs over, of both directions") {
+  for (const int half : {0, 1}) {
+    CAPTURE(half);
+    Bench bench;
+    const AttentionPlace place{.heads = 2, .window_height = 4, .window_width = 1, .cross_shaped = true, .lepe = true};
+    const Attention attention(bench.root / "a", 2, {.separate = true}, place);
+    bench.draw(0);
+    for (const Linear* l : {&attention.v_proj, &attention.proj}) bench.set(l->weight.raw, {1, 0, 0, 1});
+    std::vector<double> kernel(9, 0.0);
+    kernel[half == 0 ? 1 : 3] = 100;
+    bench.set(attention.lepe[size_t(half)].weight.raw, kernel);
+    const Bound bound = attention.bound({16, 2, 1}, bench.measure());
+    check_bound(bound, search({1, 4, 4, 2}, 1, [&](const Tensor& x) { return attention(x, Mode{}); }, 50), 0.3);
+  }
+}

@@ -31,7 +31,9 @@ Attention::Attention(const Scope& scope, int64_t width, const AttentionPart& par
   for (int i = 0; i < parts; i++) {
     const Scope at = scope / "attns" / i / "get_v";
     const Shape kernel{width / parts, 1, 3, 3};
-    const Parameter weight = at.parameter("weight", kernel, ParameterKind::depthwise, init.convolution(9), place.window_height, place.window_width);
+    // The second half of the channels lies in stripes the other way: a kernel's norm is another on that map.
+    const int height = i == 0 ? place.window_height : place.window_width, columns = i == 0 ? place.window_width : place.window_height;
+    const Parameter weight = at.parameter("weight", kernel, ParameterKind::depthwise, init.convolution(9), height, columns);
     lepe.push_back({Weight(at, weight, kernel), at.parameter("bias", {width / parts}, ParameterKind::vector, InitRule::conv_bias(9))});
   }
 }
@@ -185,8 +187,9 @@ Bound Attention::bound(const Domain& in, BoundTrace& trace) const {
   Real reach_q = 0, reach_k = 0;
   std::vector<AttentionHead> heads;
   for (const HeadNorms& h : head_norms(trace.norms)) {
-    heads.push_back({Real(tokens()), Real(head_width()), h.q, h.k, h.v, h.q * in.radius + h.q_bias, h.k * in.radius + h.k_bias,
-                     h.v * in.radius + h.v_bias, logit_scale() / trace.temperature});
+    const Real v = part.similarity == Similarity::l2 ? h.q * h.q * h.v / std::sqrt(Real(head_width())) : h.v;   // see l2_values
+    heads.push_back({Real(tokens()), h.q, h.k, v, reach(h.q, in.radius) + h.q_bias, reach(h.k, in.radius) + h.k_bias,
+                     reach(v, in.radius) + h.v_bias, logit_scale() / trace.temperature});
     reach_q = std::max(reach_q, heads.back().reach_q), reach_k = std::max(reach_k, heads.back().reach_k);
   }
   if (part.qk_norm != NormKind::none) {
@@ -206,10 +209,14 @@ Bound Attention::bound(const Domain& in, BoundTrace& trace) const {
       token = std::max(token, Real(3 * l.weight.longest_row()));   // 3 x 3 tokens and no more are seen by one
       shift += l2_norm(l.bias);
     }
-    const Real v = lv.weight.norm(trace.norms), v_bias = lv.bias ? l2_norm(lv.bias) : 0;
+    Real v = lv.weight.norm(trace.norms), v_bias = lv.bias ? l2_norm(lv.bias) : 0;
+    if (part.similarity == Similarity::l2) {   // its values are not what v_proj makes of x
+      v = 0;
+      for (const AttentionHead& h : heads) v = std::hypot(v, h.v);
+    }
     all.l2 += across * v;
     all.token += token * v;
-    all.reach += token * (v * in.radius + v_bias) + shift;
+    all.reach += reach(token, reach(v, in.radius) + v_bias) + shift;
   }
   const Domain out{in.tokens, width, all.reach};
   const Bound inside = std::isfinite(all.l2) ? Bound::of(all.l2, trace.norms.kind(), out, all.token) : Bound::without_bound(name, out);
@@ -221,7 +228,9 @@ HeadBound Attention::head_bound(const AttentionHead& h, double temperature) cons
   switch (part.similarity) {
     case Similarity::cosine_bounded: return cosine_bounded_head(h, part.tau / part.temperature / temperature, part.nu, part.eps);
     case Similarity::dot: return dot_head(h);
-    case Similarity::l2: return place.rotary_base == 0 ? l2_head(h) : l2_head_on_ball(h);
+    case Similarity::l2:
+      if (place.rotary_base > 0 || part.qk_norm != NormKind::none) return l2_head_on_ball(h, part.qk_norm == NormKind::none);
+      return l2_head(h, bias_table ? max_abs(bias_table) / part.temperature / temperature : 0);
     // Values are not normalised and the clamp of q and k at 1e-12 lets the similarity turn over within 1e-12: no useful constant exists
     // (reference lipsformer.md 2.7).
     case Similarity::cosine: break;

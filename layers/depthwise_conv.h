@@ -29,7 +29,7 @@ struct DepthwiseConv {
   Bound with_gelu_bound(const Domain& in, BoundTrace& trace) const {
     const Real across = Real(weight.raw.raw().dim(2)) * weight.longest_row();
     const Bound conv = Bound::of(weight.convolution_norm(trace.norms), weight.norm_kind(trace.norms),
-                                 {in.tokens, in.width, across * in.radius + (bias ? l2_norm(bias) : 0)}, across);
+                                 {in.tokens, in.width, reach(across, in.radius) + (bias ? l2_norm(bias) : 0)}, across);
     return trace.note(name, "DepthwiseConv", stretched(conv, gelu_lipschitz, "GELU"));
   }
 };

@@ -45,7 +45,7 @@ struct Linear {
   // |W x - W y| <= sigma |x - y|, token by token; a token of norm R leaves with at most sigma R + |b|.
   Bound bound(const Domain& in_domain, BoundTrace& trace) const {
     const Real sigma = weight.norm(trace.norms), shift = bias ? l2_norm(bias) : 0;
-    const Domain result{in_domain.tokens, out, sigma * in_domain.radius + shift};
+    const Domain result{in_domain.tokens, out, reach(sigma, in_domain.radius) + shift};
     return trace.note(name, "Linear", Bound::tokenwise(sigma, weight.norm_kind(trace.norms), in, result));
   }
 

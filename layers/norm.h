@@ -69,12 +69,12 @@ struct Norm {
     if (part.over_the_batch()) {
       const double gain = largest_gain();
       const double centred = running_mean ? mean_shift() : 0;
-      return trace.note(name, "BatchNorm", Bound::tokenwise(gain, BoundKind::certified, width, {in.tokens, width, gain * in.radius + centred + shift}));
+      return trace.note(name, "BatchNorm", Bound::tokenwise(gain, BoundKind::certified, width, {in.tokens, width, reach(gain, in.radius) + centred + shift}));
     }
     const double gain = max_abs(weight), d = double(width);
     if (part.kind == NormKind::center) {
       const double constant = d / (d - 1) * gain;
-      return trace.note(name, "CenterNorm", Bound::tokenwise(constant, BoundKind::certified, width, {in.tokens, width, constant * in.radius + shift}));
+      return trace.note(name, "CenterNorm", Bound::tokenwise(constant, BoundKind::certified, width, {in.tokens, width, reach(constant, in.radius) + shift}));
     }
     const Domain out{in.tokens, width, gain * root + shift};
     return trace.note(name, part.kind == NormKind::rms ? "RMSNorm" : "LayerNorm",

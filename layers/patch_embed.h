@@ -28,7 +28,7 @@ struct PatchEmbed {
   // Patches do not overlap, so cutting an image into them changes no distance: the constant is the matrix's.
   Bound bound(const Domain& in_domain, BoundTrace& trace) const {
     const Real sigma = weight.norm(trace.norms);
-    const Domain out{in_domain.tokens, width, sigma * in_domain.radius + (bias ? l2_norm(bias) : 0)};
+    const Domain out{in_domain.tokens, width, reach(sigma, in_domain.radius) + (bias ? l2_norm(bias) : 0)};
     const Bound proj = Bound::tokenwise(sigma, weight.norm_kind(trace.norms), in, out);
     return trace.note(name, "PatchEmbed", then(proj, norm.bound(proj.out, trace)));
   }
@@ -97,7 +97,7 @@ struct OverlapConv {
   // longest of them; the kernel reshaped to a matrix is the map behind that, never the convolution itself.
   Bound bound(const Domain& in_domain, BoundTrace& trace) const {
     const Real sigma = weight.norm(trace.norms);
-    const Domain out{side() * side(), width, sigma * kernel * in_domain.radius + (bias ? l2_norm(bias) : 0)};
+    const Domain out{side() * side(), width, reach(sigma * kernel, in_domain.radius) + (bias ? l2_norm(bias) : 0)};
     const Bound conv = Bound::of(weight.sliding_norm(trace.norms), weight.norm_kind(trace.norms), out, kernel * sigma * std::sqrt(Real(in) / Real(width)));
     return trace.note(name, "OverlapConv", then(conv, norm.bound(out, trace)));
   }

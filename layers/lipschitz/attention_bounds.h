@@ -8,7 +8,7 @@
 #include "layers/lipschitz/bound.h"
 
 struct AttentionHead {
-  Real n, d;                          // tokens, width
+  Real n;                             // tokens
   Real q, k, v;                       // norms of the three maps of this head
   Real reach_q, reach_k, reach_v;     // longest token of each
   Real scale;                         // of the logits
@@ -48,24 +48,27 @@ inline HeadBound dot_head(const AttentionHead& h) {
 
 // x e^(x+1) = y, solved for x from above: the function is convex, so Newton's steps from above stay there.
 inline Real inverse_phi(Real y) {
+  if (!std::isfinite(y)) return INFINITY;
   Real x = std::log1p(y);
   for (int i = 0; i < 60; i++) x -= (x * std::exp(x + 1) - y) / ((x + 1) * std::exp(x + 1));
   return x * (1 + 1e-9L) + 1e-12L;
 }
 
-// softmax(-c |z_i - z_j|^2) z W with z = x Wq and W = Wq^T Wv / sqrt d. With w_j = z_j - z_i the row's gradient is
-// sum_j P_ij dz_j + 2c Cov(w) dz_i + 2c sum_j P_ij (w_j . dz_j)(w_j - mean w), and c E|w|^2 <= phi^-1(N - 1) whatever c is. Rows of both sums
-// have weights of at most 1 and 2 phi^-1, so |dg| <= (sqrt N + 2 phi^-1 + sqrt N 2 phi^-1) |dz|. (Kim et al. 2021 have the same 4 phi^-1 + 1;
-// the norm of Wq enters twice, once by z and once by W.)
-inline HeadBound l2_head(const AttentionHead& h) {
-  const Real spread = inverse_phi(h.n - 1), root = std::sqrt(h.n), values = h.q * h.q * h.v / std::sqrt(h.d);
-  return {(root * (1 + 2 * spread) + 2 * spread) * values, (1 + 4 * spread) * values, h.reach_q * h.q * h.v / std::sqrt(h.d)};
+// softmax(-c |z_i - z_j|^2 + b_ij) V with z = x Wq and V = z W, W = Wq^T Wv / sqrt d, |V| <= v |x|. With w_j = z_j - z_i the row's gradient is
+// (sum_j P_ij dz_j + 2c Cov(w) dz_i + 2c sum_j P_ij (w_j . dz_j)(w_j - mean w)) W, and c E|w|^2 <= s := phi^-1((N - 1) e^(2 max|b|)) whatever c is:
+// with a_j = c |w_j|^2 and r_j = e^(b_ij - b_ii - a_j), E a <= s follows from sum_j r_j (a_j - s) <= s, and r_j (a_j - s) <= e^(2 max|b|) e^-(s+1).
+// (A token sees itself, masked or not.) Rows of both sums have weights of at most 1 and 2s, so |dg| <= (sqrt N + 2s + sqrt N 2s) |dz|.
+// (Kim et al. 2021 have the same 4 phi^-1 + 1 without biases; the norm of Wq enters twice, once by z and once by W: v = |Wq|^2 |Wv| / sqrt d.)
+inline HeadBound l2_head(const AttentionHead& h, Real largest_bias) {
+  const Real spread = inverse_phi((h.n - 1) * std::exp(2 * largest_bias)), root = std::sqrt(h.n);
+  return {(root * (1 + 2 * spread) + 2 * spread) * h.v, (1 + 4 * spread) * h.v, h.reach_v};
 }
-// Rotary positions turn z but not the values, so the w_j above are no longer what is averaged: with W and c as there,
-// |dlogit_ij| <= 2c |z_i - z_j| |dz_i - dz_j| on tokens of bounded length. Row by row that is at most 8c rq |Wq| max|dx|; over all
-// 4c rq sqrt(2N) |Wq| |dx|, of which half reaches P; values have length |W| R.
-inline HeadBound l2_head_on_ball(const AttentionHead& h) {
-  const Real values = h.q * h.q * h.v / std::sqrt(h.d), reach = h.reach_q * h.q * h.v / std::sqrt(h.d), logits = h.scale * h.reach_q * h.q * reach;
-  if (!std::isfinite(logits)) return {INFINITY, INFINITY, reach};
-  return {std::sqrt(h.n) * values + 2 * std::sqrt(Real(2)) * h.n * logits, values + 8 * logits, reach};
+// Rotary positions turn z but not the values, and normalised queries and keys are no longer what the values are made of, so the w_j above are not what
+// is averaged. On tokens of bounded length dlogit_ij = -2c (q_i - k_j) . (dq_i - dk_j). Row by row that is at most
+// 2c (rq + rk) (|dQ| + |dK|); over all 2c (rq + rk) sqrt(N) (|dQ| + |dK|), of which half reaches P; |V| <= sqrt(N) rv.
+// `tied`: dk_i is dq_i, turned or not turned alike: then sum_ij |dq_i - dk_j|^2 = 2N |dQ|^2 - 2 |sum_i dq_i|^2, and |dQ| + |dK| becomes sqrt(2) |dQ|.
+inline HeadBound l2_head_on_ball(const AttentionHead& h, bool tied) {
+  const Real logits = 2 * h.scale * (h.reach_q + h.reach_k) * h.reach_v;
+  if (!std::isfinite(logits)) return {INFINITY, INFINITY, h.reach_v};
+  return {std::sqrt(h.n) * h.v + h.n / 2 * logits * (tied ? std::sqrt(Real(2)) * h.q : h.q + h.k), h.v + logits * (h.q + h.k), h.reach_v};
 }

@@ -77,7 +77,7 @@ Bound residual_bound(const Domain& in, const Bound& branch, double weight, doubl
   const bool off = weight == 0;   // switched off: moves nothing
   Bound sum = branch;
   sum.out = in;
-  sum.out.radius = std::abs(skip) * in.radius + (off ? 0 : weight * branch.out.radius);
+  sum.out.radius = reach(std::abs(skip), in.radius) + reach(weight, branch.out.radius);
   if (off) sum.kind = BoundKind::certified, sum.blame.clear(), sum.lipschitz = sum.rms = 0;
   if (sum.bounded()) {
     sum.lipschitz = std::abs(skip) + weight * sum.lipschitz;

@@ -26,6 +26,9 @@ struct Domain {
   Real rms() const { return radius / std::sqrt(Real(width)); }
 };
 
+// How long a token of this length can be behind a linear map of this norm: a map that is zero makes zero of any token.
+inline Real reach(Real norm, Real radius) { return norm == 0 ? 0 : norm * radius; }
+
 enum class BoundKind { certified, estimate, unbounded };
 const char* name_of(BoundKind kind);
 

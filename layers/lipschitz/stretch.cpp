@@ -104,17 +104,18 @@ std::vector<double> StretchSearch::from(const Tensor& start, uint64_t seed) {
   in_ = start.shape();
   dtype_ = start.dtype();
   const int64_t samples = in_[0], n = in_.size() / samples;
-  Numbers x = start.values(), v(x.size());
+  x_ = start.values();
+  Numbers v(x_.size());
   const RandomStream stream(seed, "stretch");
   for (size_t i = 0; i < v.size(); i++) {
     const Words w = stream.words(0, i, 0);
     v[i] = normal_from(w[0], w[1]);
   }
-  Pair best = settle(x, v, options_.power_steps);
+  Pair best = settle(x_, v, options_.power_steps);
   std::vector<double> strides(size_t(samples), options_.stride);
   for (int k = 0; k < options_.ascents; k++) {
-    const Numbers u = dual(best.moved), up = pulled(plus(x, v, options_.step), u), slope = plus(up, pulled(plus(x, v, -options_.step), u), -1);
-    Numbers next = x, w = v;
+    const Numbers u = dual(best.moved), up = pulled(plus(x_, v, options_.step), u), slope = plus(up, pulled(plus(x_, v, -options_.step), u), -1);
+    Numbers next = x_, w = v;
     for (int64_t s = 0; s < samples; s++) {
       const double length = l2(slope.data() + s * n, n);
       for (int64_t i = s * n; i < (s + 1) * n && length > 0; i++) next[size_t(i)] += strides[size_t(s)] * slope[size_t(i)] / length;
@@ -127,7 +128,7 @@ std::vector<double> StretchSearch::from(const Tensor& start, uint64_t seed) {
       strides[size_t(s)] *= better ? 1.3 : 0.5;
       if (!better) continue;
       best.stretch[size_t(s)] = found.stretch[size_t(s)];
-      std::copy_n(next.begin() + s * n, n, x.begin() + s * n);
+      std::copy_n(next.begin() + s * n, n, x_.begin() + s * n);
       std::copy_n(w.begin() + s * n, n, v.begin() + s * n);
       std::copy_n(found.moved.begin() + s * out, out, best.moved.begin() + s * out);
     }

@@ -25,6 +25,8 @@ class StretchSearch {
 
   // The largest stretch found from each sample of x [B, ...].
   std::vector<double> from(const Tensor& x, uint64_t seed);
+  // Where the last search found them [B, ...].
+  const std::vector<double>& places() const { return x_; }
 
  private:
   using Numbers = std::vector<double>;
@@ -43,5 +45,6 @@ class StretchSearch {
   Domain into_domain_;
   Options options_;
   Shape in_, out_;
+  Numbers x_;
   DType dtype_ = DType::f64;
 };

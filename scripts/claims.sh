@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # claims.sh CLAIM: runs the small experiments behind a claim of docs/results.md, one after the other, and prints their table.
 #
-# CLAIM: lipsformer, sigma-reparam, temperature, unified, enforced, accuracy-bound, text, or all. Runs that are finished are kept in
+# CLAIM: lipsformer, sigma-reparam, temperature, unified, enforced, accuracy-bound, certified, text, or all. Runs that are finished are kept in
 # runs/claims/ and not repeated; report.html there shows them side by side.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -110,6 +110,14 @@ text() {
   run gpt-cap-1.4 text-enforced-gpt
 }
 
+# How many images are certain to keep their class, and an attack on them.
+certified() {
+  for model in mlp swin; do
+    run "certified-$model" fashion-certified-$model
+    "$lipsgrad" eval "$folder/certified-$model" --certify 2>/dev/null
+  done
+}
+
 one() {
   claim=$1
   names=()
@@ -120,7 +128,7 @@ one() {
 }
 
 case ${1:-} in
-  lipsformer | sigma-reparam | temperature | unified | enforced | accuracy-bound | text) one "$1" ;;
-  all) for claim in lipsformer sigma-reparam temperature unified enforced accuracy-bound text; do one "$claim"; done ;;
+  lipsformer | sigma-reparam | temperature | unified | enforced | accuracy-bound | certified | text) one "$1" ;;
+  all) for claim in lipsformer sigma-reparam temperature unified enforced accuracy-bound certified text; do one "$claim"; done ;;
   *) sed -n '2,6p' "$0"; exit 2 ;;
 esac

@@ -28,25 +28,36 @@ template <class T> struct Columns {
 template <class T, class From> Columns<T> fewer_columns(const From* w, int64_t rows, int64_t columns) {
   Columns<T> a{std::min(rows, columns), std::max(rows, columns)};
   a.stride = (a.count + lanes<T> - 1) / lanes<T> * lanes<T>;
-  double largest = 0;
-  bool finite = true;
+  From most = 0, zero = 0;   // zero: but for numbers that are not finite
+#pragma omp simd reduction(max : most) reduction(+ : zero)
   for (int64_t i = 0; i < rows * columns; i++) {
-    finite &= std::isfinite(w[i]);
-    largest = std::max(largest, std::abs(double(w[i])));
+    const From size = std::abs(w[i]);
+    most = size > most ? size : most;
+    zero += w[i] * 0;
   }
+  const bool finite = zero == 0;
+  const double largest = double(most);
   if (!finite) a.scale = std::numeric_limits<double>::infinity();
   if (!finite || largest == 0) return a;
   int exponent;
   std::frexp(largest, &exponent);
-  a.scale = std::ldexp(1.0, std::clamp(exponent, -1000, 1000));
-  const double unscale = 1 / a.scale;   // a power of two as well
+  a.scale = std::ldexp(1.0, std::clamp(exponent, sizeof(T) == 4 ? -126 : -1000, sizeof(T) == 4 ? 126 : 1000));
+  const T unscale = T(1 / a.scale);   // a power of two as well
   a.values.resize(a.length * a.stride);
-  constexpr int64_t tile = 32;   // of the transposition
+  if (rows > columns) {
+    for (int64_t r = 0; r < rows; r++) {
+      T* to = a.values.data() + r * a.stride;
+      const From* from = w + r * columns;
+#pragma GCC ivdep
+      for (int64_t c = 0; c < columns; c++) to[c] = T(from[c]) * unscale;
+    }
+    return a;
+  }
+  constexpr int64_t tile = 16;   // of the transposition
   for (int64_t r0 = 0; r0 < rows; r0 += tile)
     for (int64_t c0 = 0; c0 < columns; c0 += tile)
-      for (int64_t r = r0; r < std::min(r0 + tile, rows); r++)
-        for (int64_t c = c0; c < std::min(c0 + tile, columns); c++)
-          a.values[rows <= columns ? c * a.stride + r : r * a.stride + c] = T(double(w[r * columns + c]) * unscale);
+      for (int64_t c = c0; c < std::min(c0 + tile, columns); c++)
+        for (int64_t r = r0; r < std::min(r0 + tile, rows); r++) a.values[c * a.stride + r] = T(w[r * columns + c]) * unscale;
   return a;
 }
 
@@ -189,8 +200,9 @@ template <class T> GramMatrix::GramMatrix(const T* w, int64_t rows, int64_t colu
     error_ = error * trace_;
   };
   const int64_t depth = std::max(rows, columns);
-  if (std::is_same_v<T, float> && sums == Sums::f32)
-    take(fewer_columns<float>(w, rows, columns), gamma(std::min(depth, f32_run), 0x1p-24) * 1.0001 + gamma(depth / f32_run + 1) + 1e-30);
+  const Columns<float> single = std::is_same_v<T, float> && sums == Sums::f32 ? fewer_columns<float>(w, rows, columns) : Columns<float>();
+  if (single.scale >= 0x1p-100)   // smaller ones would leave squares that f32 cannot hold
+    take(single, gamma(std::min(depth, f32_run), 0x1p-24) * 1.0001 + gamma(depth / f32_run + 1) + 1e-30);
   else
     take(fewer_columns<double>(w, rows, columns), gamma(depth));
 }

@@ -113,6 +113,12 @@ TEST_CASE("gram norm: zero, one number, all equal singular values, numbers that 
   CHECK(even.within(0.7 * (1 + 1e-11)));
   CHECK(!even.within(0.7 * (1 - 1e-14)));
   CHECK(GramMatrix(Matrix(4, 4).values.data(), 4, 4).within(0));
+  for (const float tiny : {1e-36f, 1e-40f, 1e38f}) {
+    const std::vector<float> w{tiny, 0, 0, tiny / 2};
+    const GramMatrix gram(w.data(), 2, 2, GramMatrix::Sums::f32);
+    CHECK(!gram.within(double(tiny) * (1 - 1e-9)));
+    CHECK(gram.upper_bound(0, 1e-6) == doctest::Approx(double(tiny)).epsilon(1e-5));
+  }
   for (const double bad : {double(NAN), double(INFINITY)}) {
     turn.at(3, 3) = bad;
     CHECK(bound(turn, 4) == INFINITY);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "data/file.h"
 #include "engine/check.h"
 
 namespace {
@@ -173,6 +174,8 @@ void Renderer::evaluation(std::span<const uint8_t> bytes, uint8_t* out) {
 }
 
 void Renderer::render(const View& view, uint8_t* out) {
+  const size_t decoded = size_t(view.source.height) * size_t(view.source.width) * size_t(config_.channels);
+  if (decoded > region_.pixels.capacity()) resize_exactly(region_.pixels, decoded);
   decoder_.read(view.source, config_.channels, region_);
   const int side = config_.image_size, channels = config_.channels;
   const int top = std::max(0, view.top), bottom = std::min(view.resized.height, view.top + side);

@@ -72,6 +72,9 @@ class Renderer {
   // then the operations.
   EraseBox training(std::span<const uint8_t> bytes, RandomSequence draw, uint8_t* out);
   void evaluation(std::span<const uint8_t> bytes, uint8_t* out);
+  // Of the decoded region, the largest of its buffers, which is kept from image to image until it is released.
+  int64_t held_bytes() const { return int64_t(region_.pixels.capacity()); }
+  void release() { region_.pixels = std::vector<uint8_t>(); }
 
  private:
   void render(const View&, uint8_t* out);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
+#include <functional>
 
 #include "data/sources.h"
 
@@ -53,18 +54,24 @@ std::vector<std::string> expand_range(const std::string& pattern) {
   return paths;
 }
 
+std::unique_ptr<Dataset> open_tars(const std::vector<std::string>& tars, std::vector<DamagedImage>* damaged) {
+  if (tars.size() == 1 && fs::path(tars.front()).filename() == "ILSVRC2012_img_val.tar") return open_ilsvrc_val(tars.front());
+  if (tars.size() == 1 && is_tar_of_tars(tars.front())) return open_class_tars(tars.front());
+  return open_tar_shards(tars, damaged);
+}
+
 std::unique_ptr<Dataset> open_pattern(const std::string& path, const std::string& split, std::vector<DamagedImage>* damaged) {
   const std::string mark = "{split}";
   const size_t at = path.find(mark);
   if (at == std::string::npos) {
     if (!split.empty())
       fail(Exit::config, path, ": a path to tar files must say {split} where the ", split, " split differs");
-    return open_tar_shards(expand_range(path), damaged);
+    return open_tars(expand_range(path), damaged);
   }
   for (const std::string& name : names_of_split(split)) {
     std::string one = path;
     const std::vector<std::string> shards = expand_range(one.replace(at, mark.size(), name));
-    if (is_there(shards.front())) return open_tar_shards(shards, damaged);
+    if (is_there(shards.front())) return open_tars(shards, damaged);
   }
   fail(Exit::no_input, path, ": there are no tar files of the ", split, " split");
 }
@@ -74,7 +81,35 @@ std::unique_ptr<Dataset> open_folder(const std::string& folder, std::vector<Dama
   for (const std::string& name : list_folder(folder)) {
     if (fs::path(name).extension() == ".tar") shards.push_back((fs::path(folder) / name).string());
   }
-  return shards.empty() ? open_image_folder(folder) : open_tar_shards(shards, damaged);
+  return shards.empty() ? open_image_folder(folder) : open_tars(shards, damaged);
+}
+
+// What a folder may hold of a split of this name, besides a folder of that name; each a way to open it. Nothing when nothing is there.
+using Opening = std::function<std::unique_ptr<Dataset>()>;
+
+Opening find_files(const fs::path& folder, const std::string& name) {
+  const auto at = [&](const std::string& file) { return (folder / file).string(); };
+  for (const std::string suffix : {"", ".gz"}) {
+    const std::string images = at(name + "-images-idx3-ubyte" + suffix), labels = at(name + "-labels-idx1-ubyte" + suffix);
+    if (is_there(images)) return [=] { return open_idx(images, labels); };
+  }
+  const std::string archive = at("ILSVRC2012_img_" + name + ".tar");
+  if (name == "train" && is_there(archive)) return [=] { return open_class_tars(archive); };
+  if (name == "val" && is_there(archive)) return [=] { return open_ilsvrc_val(archive); };
+
+  std::vector<std::string> batches = {at("test_batch.bin")};
+  if (name == "train") batches = {at("data_batch_1.bin"), at("data_batch_2.bin"), at("data_batch_3.bin"), at("data_batch_4.bin"), at("data_batch_5.bin")};
+  const bool named = name == "train" || name == "test";
+  const std::string ten = at("batches.meta.txt"), hundred = at("fine_label_names.txt"), all = at(name + ".bin");
+  if (named && is_there(batches.front())) return [=] { return open_cifar(batches, 1, ten); };
+  if (named && is_there(all)) return [=] { return open_cifar({all}, 2, hundred); };
+  return {};
+}
+
+Opening find_split(const fs::path& path, const std::string& name, std::vector<DamagedImage>* damaged) {
+  const std::string folder = (path / name).string();
+  if (is_folder(folder)) return [=] { return open_folder(folder, damaged); };
+  return find_files(path, name);
 }
 
 class ImageFiles : public Dataset {
@@ -92,20 +127,24 @@ class ImageFiles : public Dataset {
 
 }  // namespace
 
+std::vector<std::string> read_lines(const std::string& path) {
+  Bytes text;
+  read_file(path, text, 1 << 24);
+  std::vector<std::string> lines(1);
+  for (const uint8_t c : text) {
+    if (c == '\n') lines.emplace_back();
+    else if (c != '\r') lines.back() += char(c);
+  }
+  if (lines.back().empty()) lines.pop_back();
+  return lines;
+}
+
 std::optional<std::vector<std::string>> read_class_names(const std::string& folder) {
   const fs::path here(folder);
   fs::path file = here / "classes.txt";
   if (!is_there(file)) file = here.parent_path() / "classes.txt";
   if (!is_there(file)) return {};
-  Bytes text;
-  read_file(file.string(), text, 1 << 24);
-  std::vector<std::string> names(1);
-  for (const uint8_t c : text) {
-    if (c == '\n') names.emplace_back();
-    else if (c != '\r') names.back() += char(c);
-  }
-  if (names.back().empty()) names.pop_back();
-  return names;
+  return read_lines(file.string());
 }
 
 std::vector<std::string> name_classes(std::optional<std::vector<std::string>> found, int count,
@@ -126,16 +165,12 @@ std::unique_ptr<Dataset> open_dataset(const std::string& path, const std::string
   if (!is_folder(path)) fail(Exit::no_input, path, ": there is no such data folder");
   if (split.empty()) return open_folder(path, damaged);
 
-  for (const std::string& name : names_of_split(split)) {
-    const fs::path folder = fs::path(path) / name;
-    if (is_folder(folder)) return open_folder(folder.string(), damaged);
-    for (const char* suffix : {"", ".gz"}) {
-      const std::string images = folder.string() + "-images-idx3-ubyte" + suffix;
-      if (is_there(images)) return open_idx(images, folder.string() + "-labels-idx1-ubyte" + suffix);
-    }
-  }
-  fail(Exit::no_input, path, ": there is no ", split, " split (neither a folder ", split, "/ nor IDX files)");
+  for (const std::string& name : names_of_split(split))
+    if (const Opening open = find_split(path, name, damaged)) return open();
+  fail(Exit::no_input, path, ": there is no ", split, " split: neither a folder ", split, "/ nor files of a known kind (docs/recipes.md lists them)");
 }
+
+bool has_split(const std::string& path, const std::string& name) { return bool(find_split(path, name, nullptr)); }
 
 std::unique_ptr<Dataset> open_images(const std::vector<std::string>& paths) {
   return std::make_unique<ImageFiles>(paths);

@@ -55,7 +55,7 @@ size_t InputFile::read_at(int64_t offset, uint8_t* out, size_t length) const {
 void read_file(const std::string& path, Bytes& out, int64_t limit) {
   const InputFile file(path);
   if (file.size() > limit) fail(Exit::bad_data, path, ": ", file.size(), " bytes are more than the limit of ", limit);
-  out.resize(size_t(file.size()));
+  resize_exactly(out, size_t(file.size()));
   if (file.read_at(0, out.data(), out.size()) != out.size())
     fail(Exit::io, path, ": became shorter while it was read");
 }

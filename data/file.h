@@ -28,6 +28,15 @@ class InputFile {
   int64_t size_ = 0;
 };
 
+// Room for `count` elements and no more, where resize() may take twice as much. The old ones are lost.
+template <class T> void resize_exactly(std::vector<T>& v, size_t count) {
+  if (count > v.capacity()) {
+    v = std::vector<T>();
+    v.reserve(count);
+  }
+  v.resize(count);
+}
+
 // The whole file. One that is larger than `limit` is refused with Exit::bad_data.
 void read_file(const std::string& path, Bytes& out, int64_t limit);
 

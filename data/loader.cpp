@@ -14,6 +14,14 @@ constexpr int images_per_claim = 8;
 // is wrong.
 constexpr int hopeless_batch = 8;
 
+constexpr int64_t small_bytes_per_image = 128;   // of a batch, besides its pixels
+
+int64_t bytes_of(const Batch& batch) {
+  constexpr size_t small = sizeof(int) + sizeof(int64_t) + sizeof(EraseBox) + sizeof(char) + sizeof(int) + sizeof(std::string);
+  static_assert(small <= small_bytes_per_image);   // label, sample, erase, valid, and the slot's copy and damage
+  return int64_t(batch.images.capacity() + batch.samples.size() * small);
+}
+
 bool costs_one_image(const Error& error) {
   return error.exit == Exit::bad_data || error.exit == Exit::no_input || error.exit == Exit::io;
 }
@@ -26,9 +34,11 @@ Loader::Loader(const Dataset& dataset, const AugmentConfig& augment, const Loade
   if (config.batch_size < 1) fail(Exit::config, "the batch size must be at least 1, got ", config.batch_size);
   if (config.threads < 0 || config.threads > 1024)
     fail(Exit::config, "data threads must lie in 0 .. 1024, got ", config.threads);
-  const int64_t size = dataset.size(), batch = config.batch_size;
-  batches_ = config.training ? size / batch : (size + batch - 1) / batch;
-  if (batches_ == 0) fail(Exit::config, "a batch of ", batch, " is larger than the dataset of ", size, " images");
+  check(config.ranks >= 1 && config.rank >= 0 && config.rank < config.ranks, "[loader] the rank must lie in 0 .. ", config.ranks - 1, ", got ",
+        config.rank);
+  const int64_t size = dataset.size(), batch = config.batch_size, step = batch * config.ranks;
+  batches_ = config.training ? size / step : (share() + batch - 1) / batch;
+  if (size == 0 || (config.training && batches_ == 0)) fail(Exit::config, "a batch of ", step, " is larger than the dataset of ", size, " images");
   next_claim_ = next_out_ = batches_;  // nothing to do before start()
   for (int i = 0; i < std::max(1, config.threads); i++) workers_.emplace_back(augment);
   try {
@@ -65,15 +75,21 @@ void Loader::start(int epoch, int64_t first_batch) {
   work_ready_.notify_all();
 }
 
+// Images of an epoch that are this rank's.
+int64_t Loader::share() const {
+  const int64_t ranks = config_.ranks, size = dataset_.size();
+  return config_.training ? batches_ * config_.batch_size : (size - config_.rank + ranks - 1) / ranks;
+}
+
 // Gives a slot the size, the samples and the mix of a batch. The pixels follow.
 void Loader::arm(Slot& slot, int64_t number) {
   Batch& batch = slot.batch;
   const int64_t first = number * config_.batch_size;
   const int side = augment_.image_size;
-  batch.count = int(std::min<int64_t>(config_.batch_size, dataset_.size() - first));
+  batch.count = int(std::min<int64_t>(config_.batch_size, share() - first));
   batch.height = batch.width = side;
   batch.channels = augment_.channels;
-  batch.images.resize(size_t(batch.count) * side * side * batch.channels);
+  resize_exactly(batch.images, size_t(batch.count) * side * side * batch.channels);
   batch.samples.resize(batch.count);
   batch.labels.resize(batch.count);
   batch.erase.assign(batch.count, {});
@@ -83,7 +99,8 @@ void Loader::arm(Slot& slot, int64_t number) {
   slot.damage.assign(batch.count, "");
   slot.finished = 0;
   for (int i = 0; i < batch.count; i++) {
-    const int64_t place = first + i;
+    const int64_t ranks = config_.ranks, rank = config_.rank;
+    const int64_t place = config_.training ? (number * ranks + rank) * config_.batch_size + i : (first + i) * ranks + rank;
     batch.samples[i] = config_.training ? int64_t((*order_)[uint64_t(place / augment_.repeats)]) : place;
     slot.copies[i] = config_.training ? int(place % augment_.repeats) : 0;
     batch.labels[i] = dataset_.label(batch.samples[i]);
@@ -128,6 +145,44 @@ void Loader::load_image(Slot& slot, int i, Worker& worker) {
     std::fill_n(out, size, 0);
     slot.damage[i] = error.what();
   }
+  account_for(worker);
+}
+
+void Loader::account_for(Worker& worker) {
+  const auto held = [&] { return int64_t(worker.bytes.capacity()) + worker.renderer.held_bytes(); };
+  worker.peak = std::max<int64_t>(worker.peak, held());
+  if (held() > kept_bytes) {
+    worker.bytes = Bytes();
+    worker.renderer.release();
+  }
+  worker.held = held();
+}
+
+int64_t Loader::batch_bytes() const {
+  int64_t bytes = handed_out_bytes_;
+  for (const Slot& slot : slots_) bytes += bytes_of(slot.batch);
+  return bytes;
+}
+
+int64_t Loader::held_bytes() {
+  const Lock lock(mutex_);
+  int64_t bytes = batch_bytes();
+  for (const Worker& worker : workers_) bytes += worker.held;
+  return bytes;
+}
+
+// Batches are held from the first start() on, all of them.
+int64_t Loader::peak_bytes() {
+  const Lock lock(mutex_);
+  int64_t bytes = batch_bytes();
+  for (const Worker& worker : workers_) bytes += worker.peak;
+  return bytes;
+}
+
+LoaderMemory loader_memory(const AugmentConfig& augment, const LoaderConfig& config, int64_t file_bytes, int64_t pixels) {
+  const int64_t side = augment.image_size, image = augment.channels * side * side + small_bytes_per_image;
+  const int64_t batches = std::max(1, config.prefetch) + 1, workers = std::max(1, config.threads);
+  return {batches * config.batch_size * image, workers * (file_bytes + augment.channels * pixels)};
 }
 
 // The mutex is held before and after, not during. Whatever an image cannot be blamed for is a death.
@@ -138,8 +193,12 @@ void Loader::carry_out(const Claim& claimed, Worker& worker, Lock& lock) {
     for (int i = claimed.begin; i < claimed.end; i++) load_image(*claimed.slot, i, worker);
   } catch (const Error& error) {
     death = {error.exit, error.what()};
+  } catch (const std::bad_alloc&) {
+    death = {Exit::internal, "out of memory: fewer data.workers or a smaller data.batch_size need less"};
   } catch (const std::exception& error) {
     death = {Exit::internal, error.what()};
+  } catch (...) {
+    death = {Exit::internal, "an unknown exception"};
   }
   lock.lock();
   busy_--;
@@ -172,6 +231,7 @@ bool Loader::next(Batch& out) {
 
   record_damage(slot);
   std::swap(out, slot.batch);
+  handed_out_bytes_ = bytes_of(out);
   out.wait_seconds = waited.count();
   next_out_++;
   const int64_t ahead = number + int64_t(slots_.size());

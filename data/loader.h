@@ -4,6 +4,7 @@
 // was resumed changes a byte of it. A damaged image costs itself only: its pixels are 0, valid is 0, and damaged()
 // names it.
 #pragma once
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
@@ -21,7 +22,22 @@ struct LoaderConfig {
   uint64_t seed = 0;
   int threads = 2;       // 0: the images are decoded in next()
   int prefetch = 3;      // batches under way or ready
+  // Which of several processes this is, each with a loader of its own. Training: of the ranks * batch_size images of a step, in order, this
+  // one takes the rank-th batch_size. Evaluation: images rank, rank + ranks, ...: each image lies in one share, none is added, and shares
+  // differ by one image at most, so that sums of counts over the ranks are exact; their numbers of batches may differ, too.
+  int rank = 0, ranks = 1;
 };
+
+// Bytes of the loader's buffers, at most, for image files of `file_bytes` and `pixels` each:
+//   batches  (prefetch + 1) * batch_size * (channels * image_size^2 + 128); one of them is with the caller
+//   decoding max(1, threads) * (file_bytes + channels * pixels)
+// Where larger images come along, decode.h and dataset.h limit the second; what one needed above kept_bytes is given back behind it.
+// Not counted: what libjpeg holds inside (rows of a baseline file; 6 bytes a pixel of a progressive one, 512 MiB at most).
+struct LoaderMemory {
+  int64_t batches = 0, decoding = 0;
+  int64_t total() const { return batches + decoding; }
+};
+LoaderMemory loader_memory(const AugmentConfig&, const LoaderConfig&, int64_t file_bytes, int64_t pixels);
 
 class Loader : public BatchSource {
  public:
@@ -36,12 +52,17 @@ class Loader : public BatchSource {
   // What killed a worker is thrown here.
   bool next(Batch& batch) override;
   const std::vector<DamagedImage>& damaged() const override { return damaged_; }
+  // What loader_memory() limits: the buffers as they are, and the most that they have ever been.
+  int64_t held_bytes();
+  int64_t peak_bytes();
 
  private:
+  static constexpr int64_t kept_bytes = 32 << 20;   // by a worker, from image to image
   struct Worker {
     explicit Worker(const AugmentConfig& augment) : renderer(augment) {}
     Renderer renderer;
     Bytes bytes;
+    std::atomic<int64_t> held{0}, peak{0};   // of the two
   };
   // A batch being filled.
   struct Slot {
@@ -61,10 +82,13 @@ class Loader : public BatchSource {
   };
   using Lock = std::unique_lock<std::mutex>;
 
+  int64_t share() const;
+  int64_t batch_bytes() const;
   void arm(Slot&, int64_t number);
   Claim claim();
   void carry_out(const Claim&, Worker&, Lock&);
   void load_image(Slot&, int i, Worker&);
+  void account_for(Worker&);
   void work(Worker&);
   void record_damage(const Slot&);
   void shut_down();
@@ -79,6 +103,7 @@ class Loader : public BatchSource {
   int epoch_ = 0;                     // changes only while no claim is under way
   std::optional<Permutation> order_;
   std::vector<Slot> slots_;           // batch b lives in slot b % prefetch
+  int64_t handed_out_bytes_ = 0;      // the batch that is with the caller
   int64_t next_out_ = 0;              // the batch that next() hands out next
   int64_t next_claim_ = 0;            // the batch, and the image in it, that is claimed next
   int next_image_ = 0;

@@ -60,7 +60,7 @@ void TarReader::damaged(const std::string& what) const {
 }
 
 void TarReader::load(int64_t offset, uint8_t* out, size_t length) {
-  if (offset > file_.size() || int64_t(length) > file_.size() - offset) damaged("the tar file is truncated");
+  if (offset > end_ || int64_t(length) > end_ - offset) damaged("the tar file is truncated");
   const bool inside = offset >= window_at_ && offset + int64_t(length) <= window_at_ + int64_t(window_.size());
   if (!inside) {
     window_.resize(std::max(window_size, length));
@@ -109,7 +109,7 @@ std::optional<TarMember> TarReader::next() {
     load(at_, header.data(), block);
     if (std::all_of(header.begin(), header.end(), [](uint8_t b) { return b == 0; })) return {};
     if (number(&header[checksum_at], 8) != checksum(header.data())) {
-      damaged(at_ == 0 ? "this is not a tar file (a compressed one must be unpacked first)"
+      damaged(at_ == begin_ ? "this is not a tar file (a compressed one must be unpacked first)"
                        : "a tar header is damaged");
     }
     const auto size = number(&header[size_at], 12);
@@ -122,7 +122,7 @@ std::optional<TarMember> TarReader::next() {
     const char type = char(header[type_at]);
     const bool describes = type == 'x' || type == 'g' || type == 'L' || type == 'K';
     if (describes) member.size = *size;
-    if (member.size > file_.size() - member.offset) damaged(str("the tar file is truncated inside ", member.name));
+    if (member.size > end_ - member.offset) damaged(str("the tar file is truncated inside ", member.name));
 
     if (type == 'x') read_pax(text(member.offset, member.size), override);
     if (type == 'L') override.name = text(member.offset, member.size).c_str();

@@ -16,7 +16,9 @@ struct TarMember {
 // names that leave the folder) is an Error with Exit::bad_data that names it.
 class TarReader {
  public:
-  explicit TarReader(const InputFile& file) : file_(file) {}
+  explicit TarReader(const InputFile& file) : TarReader(file, 0, file.size()) {}
+  // A tar that lies inside another: bytes [begin, end) of the file. Offsets remain those in the file.
+  TarReader(const InputFile& file, int64_t begin, int64_t end) : file_(file), begin_(begin), end_(end), at_(begin), window_at_(begin) {}
   std::optional<TarMember> next();  // the next plain file; nothing at the end mark
 
  private:
@@ -26,8 +28,9 @@ class TarReader {
   void read_pax(const std::string& records, TarMember& override) const;
 
   const InputFile& file_;
-  int64_t at_ = 0;
-  int64_t window_at_ = 0;
+  int64_t begin_, end_;
+  int64_t at_;
+  int64_t window_at_;
   Bytes window_;  // a stretch of the file, so that many small members cost few reads
 };
 

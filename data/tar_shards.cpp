@@ -1,6 +1,8 @@
-// tar_shards.cpp: WebDataset shards. One scan builds an index; after that any sample is one read away.
+// tar_shards.cpp: WebDataset shards. One walk finds all samples; after that any of them is one read away.
 #include <algorithm>
 #include <filesystem>
+#include <nlohmann/json.hpp>
+#include <unordered_set>
 
 #include "data/sources.h"
 #include "data/tar.h"
@@ -10,6 +12,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr int max_label = 1'000'000;
+constexpr int64_t max_label_text = 1 << 20;
 
 // KEY.EXTENSION: the key ends at the first dot of the last component; the extension is lower-cased.
 struct MemberName {
@@ -20,111 +23,133 @@ struct MemberName {
     if (dot == std::string::npos) return;
     key = name.substr(0, dot);
     extension = name.substr(dot + 1);
-    std::transform(extension.begin(), extension.end(), extension.begin(),
-                   [](unsigned char c) { return std::tolower(c); });
+    std::transform(extension.begin(), extension.end(), extension.begin(), [](unsigned char c) { return std::tolower(c); });
   }
 };
 
-struct Place {
-  int64_t offset;
-  uint32_t length;
-  int shard, label;
-};
+// A decimal number, perhaps with a line end; -1 for anything else.
+int parse_label(const std::string& text) {
+  int label = 0;
+  size_t i = 0;
+  for (; i < text.size() && std::isdigit(uint8_t(text[i])) && label < max_label; i++) label = label * 10 + (text[i] - '0');
+  const bool digits = i > 0;
+  while (i < text.size() && std::isspace(uint8_t(text[i]))) i++;
+  return digits && i == text.size() && label < max_label ? label : -1;
+}
 
-class TarShards : public Dataset {
+// {"label": 3} or {"cls": 3}, whatever else it says; nothing where it says neither.
+std::optional<int> parse_json_label(const std::string& text) {
+  const auto json = nlohmann::json::parse(text, nullptr, false);
+  if (!json.is_object()) return -1;
+  for (const char* key : {"label", "cls"}) {
+    const auto value = json.find(key);
+    if (value == json.end()) continue;
+    return value->is_number_integer() ? parse_label(value->dump()) : -1;
+  }
+  return {};
+}
+
+// The samples of one shard: consecutive members with the same key.
+class Shard {
  public:
-  TarShards(const std::vector<std::string>& shards, std::vector<DamagedImage>* damaged) {
-    for (const std::string& path : shards) shards_.emplace_back(path);
-    for (size_t i = 0; i < shards_.size(); i++) {
-      try {
-        index(int(i));
-      } catch (const Error& error) {
-        if (!damaged || error.exit != Exit::bad_data) throw;
-        damaged->push_back({size(), shards[i], error.what()});
-      }
-    }
-    const bool explained = damaged && !damaged->empty();
-    if (places_.empty() && !explained) fail(Exit::bad_data, shards.front(), ": there are no samples (KEY.jpg beside KEY.cls) in it");
-    int classes = 0;
-    for (const Place& place : places_) classes = std::max(classes, place.label + 1);
-    const std::string folder = fs::absolute(shards.front()).parent_path().string();
-    classes_ = name_classes(read_class_names(folder), classes, folder);
-  }
+  Shard(const InputFile& file, int number, ImageIndex& out) : file_(file), number_(number), out_(out) {}
 
-  int64_t size() const override { return int64_t(places_.size()); }
-  const std::vector<std::string>& classes() const override { return classes_; }
-  int label(int64_t i) const override { return places_[i].label; }
-  std::string name(int64_t i) const override { return str(shards_[places_[i].shard].path(), "/", names_[i]); }
-
-  void read(int64_t i, Bytes& out) const override {
-    const Place& place = places_[i];
-    out.resize(place.length);
-    const InputFile& file = shards_[place.shard];
-    if (file.read_at(place.offset, out.data(), out.size()) != out.size()) {
-      fail(Exit::io, file.path(), ": became shorter after it was opened");
-    }
-  }
-
- private:
-  void index(int shard) {
-    const InputFile& file = shards_[shard];
-    TarReader reader(file);
-    std::string key, image;  // of the sample that is being collected
-    Place place{-1, 0, shard, -1};
-    const auto finish = [&] {
-      if (place.offset < 0 && place.label < 0) return;
-      if (place.offset < 0)
-        fail(Exit::bad_data, file.path(), ": the sample ", key, " has no image (.jpg, .jpeg or .png)");
-      if (place.label < 0) fail(Exit::bad_data, file.path(), ": the sample ", key, " has no label (.cls)");
-      places_.push_back(place);
-      names_.add(image);
-    };
+  void walk() {
+    TarReader reader(file_);
     while (const auto member = reader.next()) {
       const MemberName name(member->name);
       if (name.key.empty() || name.key.starts_with("__")) continue;
-      if (name.key != key) {
-        finish();
-        key = name.key;
-        place = {-1, 0, shard, -1};
-      }
-      if (name.extension == "cls") {
-        if (place.label >= 0) fail(Exit::bad_data, file.path(), ": the sample ", key, " has two labels");
-        place.label = read_label(file, *member);
-      } else if (name.extension == "jpg" || name.extension == "jpeg" || name.extension == "png") {
-        if (place.offset >= 0) fail(Exit::bad_data, file.path(), ": the sample ", key, " has two images");
-        if (member->size > max_image_bytes)
-          fail(Exit::bad_data, file.path(), ": ", member->name, " is larger than any image");
-        place.offset = member->offset;
-        place.length = uint32_t(member->size);
-        image = member->name;
-      }
+      if (name.key != key_) begin(name.key);
+      if (name.extension == "cls" || name.extension == "json") take_label(*member, name.extension == "json");
+      if (name.extension == "jpg" || name.extension == "jpeg" || name.extension == "png") take_image(*member);
     }
     finish();
   }
 
-  // A decimal number, perhaps with a line end.
-  static int read_label(const InputFile& file, const TarMember& member) {
-    uint8_t text[16];
-    const size_t length = file.read_at(member.offset, text, size_t(std::min<int64_t>(member.size, sizeof text)));
-    int label = 0;
-    size_t i = 0;
-    for (; i < length && std::isdigit(text[i]) && label < max_label; i++) label = label * 10 + (text[i] - '0');
-    const bool digits = i > 0;
-    while (i < length && std::isspace(text[i])) i++;
-    if (!digits || i != size_t(member.size) || label >= max_label) {
-      fail(Exit::bad_data, file.path(), ": ", member.name, " must hold a class number below ", max_label);
-    }
-    return label;
+ private:
+  template <class... A> [[noreturn]] void refuse(const A&... what) const { fail(Exit::bad_data, file_.path(), ": ", what...); }
+
+  void begin(const std::string& key) {
+    finish();
+    key_ = key;
+    image_.clear();
+    cls_ = json_ = {};
+    has_json_ = false;
+    if (!seen_.insert(key).second) refuse("the key ", key, " comes twice, with others in between");
   }
 
-  std::vector<InputFile> shards_;
-  std::vector<Place> places_;
-  Names names_;
-  std::vector<std::string> classes_;
+  void take_image(const TarMember& member) {
+    if (!image_.empty()) refuse("the sample ", key_, " has two images");
+    if (member.size > max_image_bytes) refuse(member.name, " is larger than any image");
+    image_ = member.name;
+    place_ = {member.offset, uint32_t(member.size), number_};
+  }
+
+  void take_label(const TarMember& member, bool json) {
+    if (json ? has_json_ : cls_.has_value()) refuse("the sample ", key_, " has two labels");
+    if (member.size > max_label_text) refuse(member.name, " is too long for a label");
+    std::string text(size_t(member.size), 0);
+    text.resize(file_.read_at(member.offset, reinterpret_cast<uint8_t*>(text.data()), text.size()));
+    has_json_ = has_json_ || json;
+    (json ? json_ : cls_) = json ? parse_json_label(text) : parse_label(text);
+    const std::optional<int> label = json ? json_ : cls_;
+    if (label && *label < 0 && json) refuse(member.name, " must be an object whose \"label\" is a class number below ", max_label);
+    if (label && *label < 0) refuse(member.name, " must hold a class number below ", max_label);
+  }
+
+  void finish() {
+    if (image_.empty() && !cls_ && !json_) return;
+    if (image_.empty()) refuse("the sample ", key_, " has no image (.jpg, .jpeg or .png)");
+    if (!cls_ && !json_) refuse("the sample ", key_, " has no label (.cls, or \"label\" in .json)");
+    if (cls_ && json_ && *cls_ != *json_) refuse("the sample ", key_, " has the label ", *cls_, " in .cls and ", *json_, " in .json");
+    out_.names.add(image_);
+    out_.labels.push_back(cls_ ? *cls_ : *json_);
+    out_.places.push_back(place_);
+  }
+
+  const InputFile& file_;
+  const int number_;
+  ImageIndex& out_;
+  std::unordered_set<std::string> seen_;
+  std::string key_, image_;        // of the sample that is being collected
+  Place place_;
+  std::optional<int> cls_, json_;
+  bool has_json_ = false;          // perhaps without a label in it
 };
+
+ImageIndex walk_shards(const std::vector<std::string>& shards, std::vector<DamagedImage>* damaged) {
+  ImageIndex index;
+  for (size_t i = 0; i < shards.size(); i++) {
+    index.sources.push_back(stamp_of(shards[i]));
+    try {
+      const InputFile file(shards[i]);
+      Shard(file, int(i), index).walk();
+    } catch (const Error& error) {
+      if (!damaged || error.exit != Exit::bad_data) throw;
+      damaged->push_back({int64_t(index.names.size()), shards[i], error.what()});
+    }
+  }
+  const bool explained = damaged && !damaged->empty();
+  if (index.names.size() == 0 && !explained) fail(Exit::bad_data, shards.front(), ": there are no samples (KEY.jpg beside KEY.cls) in it");
+  // Only their number counts here: names come from a file of their own.
+  int32_t last = -1;
+  for (const int32_t label : index.labels) last = std::max(last, label);
+  for (int32_t label = 0; label <= last; label++) index.classes.push_back(std::to_string(label));
+  return index;
+}
 
 }  // namespace
 
-std::unique_ptr<Dataset> open_tar_shards(const std::vector<std::string>& shards, std::vector<DamagedImage>* damaged) {
-  return std::make_unique<TarShards>(shards, damaged);
+std::unique_ptr<Dataset> open_tar_shards(const std::vector<std::string>& shards, std::vector<DamagedImage>* damaged, const IndexCache& cache) {
+  std::vector<std::string> paths;
+  std::string key = "shards";
+  for (const std::string& shard : shards) {
+    paths.push_back(fs::absolute(shard).lexically_normal().string());
+    key += "\n" + paths.back();
+  }
+  // Who asks for the damage wants every shard read.
+  ImageIndex index = cached_index(key, damaged ? IndexCache{} : cache, [&] { return walk_shards(paths, damaged); });
+  const std::string folder = fs::path(paths.front()).parent_path().string();
+  index.classes = name_classes(read_class_names(folder), int(index.classes.size()), folder);
+  return open_tar_images(paths, std::move(index));
 }

@@ -140,6 +140,18 @@ Images load(const Dataset& data, int wished) {
   return images;
 }
 
+// What the loader would hold in memory for such images; the largest of them stands for all.
+LoaderMemory memory_for(const Images& files, const AugmentConfig& augment, const LoaderConfig& loader) {
+  int64_t file_bytes = 0, pixels = 0;
+  Decoder decoder;
+  for (const Bytes& file : files) {
+    const Size size = decoder.open(file);
+    file_bytes = std::max(file_bytes, int64_t(file.size()));
+    pixels = std::max(pixels, int64_t(size.height) * size.width);
+  }
+  return loader_memory(augment, loader, file_bytes, pixels);
+}
+
 // Empty when the files are repacked already, or cannot be.
 Images repack(const Images& files) {
   Images images;
@@ -174,7 +186,8 @@ void print_shares(const std::vector<Stage>& stages, const Images& images, const 
 }  // namespace
 
 int run_bench_data(const BenchDataOptions& options) {
-  const AugmentConfig augment = options.recipe.empty() ? AugmentConfig{} : augment_config(load_recipe(options.recipe, options.set));
+  const Recipe recipe = options.recipe.empty() ? Recipe{} : load_recipe(options.recipe, options.set);
+  const AugmentConfig augment = options.recipe.empty() ? AugmentConfig{} : augment_config(recipe);
   AugmentConfig crop;   // the same crops and nothing else
   crop.image_size = augment.image_size, crop.channels = augment.channels, crop.interpolation = augment.interpolation;
   crop.random_resized_crop = augment.random_resized_crop, crop.crop_padding = augment.crop_padding;
@@ -183,11 +196,14 @@ int run_bench_data(const BenchDataOptions& options) {
 
   const std::unique_ptr<Dataset> data = open_source(options.source);
   const Images files = load(*data, options.images), repacked = repack(files);
+  const LoaderConfig loader{.batch_size = recipe.data.batch_size, .threads = recipe.data.workers};
+  const LoaderMemory memory = memory_for(files, augment, loader);
   const std::vector<Stage> stages = stages_for(files, repacked, !options.recipe.empty());
   const auto one = measure_all(stages, augment, crop, 1, options.rounds), two = measure_all(stages, augment, crop, 2, options.rounds);
 
   if (options.json) {
     nlohmann::json json{{"images", files.size()}, {"bytes", bytes_in(files)}, {"repacked_bytes", bytes_in(repacked)}, {"rounds", options.rounds}};
+    json["loader_bytes"] = {{"batches", memory.batches}, {"decoding", memory.decoding}};
     for (size_t i = 0; i < stages.size(); i++) json["stages"][stages[i].name] = {{"one_thread", one[i].json()}, {"two_threads", two[i].json()}};
     fmt::print("{}\n", json.dump());
     return int(Exit::ok);
@@ -204,5 +220,7 @@ int run_bench_data(const BenchDataOptions& options) {
   fmt::print("\n");
   print_shares(one, files, "files:");
   print_shares(one, repacked, "repacked:");
+  fmt::print("memory of the loader: {:.1f} MB for {} batches of {}, {:.1f} MB for {} threads at the largest of these images\n", 1e-6 * double(memory.batches),
+             loader.prefetch + 1, loader.batch_size, 1e-6 * double(memory.decoding), std::max(1, loader.threads));
   return int(Exit::ok);
 }

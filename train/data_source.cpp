@@ -1,21 +1,7 @@
 // data_source.cpp: known names, splits, paths.
 #include "train/data_source.h"
 
-#include <filesystem>
-
-namespace fs = std::filesystem;
-
 std::string source_path(const std::string& source) { return source == "fashion-mnist" ? "/usr/share/datasets/fashion-mnist" : source; }
-
-namespace {
-
-bool has_split(const std::string& path, const char* name) {
-  const fs::path at = fs::path(path) / name;
-  const std::string idx = at.string() + "-images-idx3-ubyte";
-  return fs::is_directory(at) || fs::exists(idx) || fs::exists(idx + ".gz");
-}
-
-}  // namespace
 
 std::vector<std::string> splits_of(const std::string& path) {
   if (path.find("{split}") != std::string::npos) return {"train", "val"};

@@ -103,9 +103,30 @@ TEST_CASE("shards: wrong samples are named") {
   CHECK(opened({{"a.cls", text("1")}}).says("no image"));
   CHECK(opened({{"a.jpg", {}}, {"a.png", {}}, {"a.cls", text("1")}}).says("two images"));
   CHECK(opened({{"a.jpg", {}}, {"a.cls", text("1")}, {"a.cls", text("1")}}).says("two labels"));
+  CHECK(opened({{"a.jpg", {}}, {"a.cls", text("1")}, {"b.jpg", {}}, {"b.cls", text("1")}, {"a.jpg", {}}, {"a.cls", text("1")}}).says("comes twice"));
   for (const char* label : {"", "x", "-1", "1x", "99999999999999999999", "1000000", "1 2"}) {
     CHECK_MESSAGE(opened({{"a.jpg", {}}, {"a.cls", text(label)}}).says("class number"), label);
   }
+}
+
+TEST_CASE("shards: a label may stand in .json, and must be the one in .cls") {
+  TemporaryFolder folder;
+  const auto opened = [&](const std::vector<Member>& members) {
+    write_tar(folder / "s.tar", members);
+    return opening(folder / "s.tar", "");
+  };
+  write_tar(folder / "s.tar", {{"a.jpg", small_jpeg(1)}, {"a.json", text("{\"label\": 3, \"caption\": \"x\"}")},
+                               {"b.json", text("{\"cls\":7}")}, {"b.jpg", small_jpeg(2)},
+                               {"c.json", text("{}")}, {"c.cls", text("2")}, {"c.jpg", small_jpeg(3)}});
+  const auto data = open_dataset(folder / "s.tar", "");
+  REQUIRE(data->size() == 3);
+  CHECK(std::vector<int>{data->label(0), data->label(1), data->label(2)} == std::vector<int>{3, 7, 2});
+  for (const char* json : {"", "{", "[1]", "{\"label\":\"3\"}", "{\"label\":-1}", "{\"label\":3.5}", "{\"label\":1000000}"}) {
+    CHECK_MESSAGE(opened({{"a.jpg", {}}, {"a.json", text(json)}}).says("\"label\" is a class number"), json);
+  }
+  CHECK(opened({{"a.jpg", {}}, {"a.json", text("{}")}}).says("no label"));
+  CHECK(opened({{"a.jpg", {}}, {"a.json", text("{\"label\":1}")}, {"a.cls", text("2")}}).says("the label 2 in .cls and 1 in .json"));
+  CHECK(opened({{"a.jpg", {}}, {"a.json", text("{}")}, {"a.json", text("{}")}, {"a.cls", text("2")}}).says("two labels"));
 }
 
 TEST_CASE("idx: plain and gzipped, labels and names") {

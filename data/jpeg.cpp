@@ -48,7 +48,6 @@ struct JpegReader::State {
   RestartIndex index;
   std::vector<uint8_t> joined;  // the tiles of a region
   BaselineReader baseline;
-  bool is_baseline = false;
 };
 
 namespace {
@@ -139,13 +138,19 @@ Size JpegReader::open(std::span<const uint8_t> bytes) {
   s.indexed = read_restart_index(bytes, s.index);
   if (!read_header(s, bytes.data(), bytes.size())) fail(Exit::bad_data, "JPEG: ", s.errors.message);
   s.size = {int(s.info.image_height), int(s.info.image_width)};
-  s.is_baseline = s.baseline.open(s.info, s.info.src->next_input_byte, bytes.data() + bytes.size());
   return s.size;
 }
 
 void JpegReader::read(const Box& region, int channels, uint8_t* out) {
   State& s = *state_;
-  if (s.is_baseline && s.baseline.read(region, channels, s.indexed ? &s.index : nullptr, s.bytes.data(), out)) return;
+  const uint8_t* end = s.bytes.data() + s.bytes.size();
+  const bool baseline = s.baseline.open(s.info, s.info.src->next_input_byte, end);
+  if (baseline && s.baseline.read(region, channels, s.indexed ? &s.index : nullptr, s.bytes.data(), out)) return;
+  read_by_libjpeg(region, channels, out);
+}
+
+void JpegReader::read_by_libjpeg(const Box& region, int channels, uint8_t* out) {
+  State& s = *state_;
   Box part = region;
   const bool whole = region.height == s.size.height && region.width == s.size.width;
   if (s.indexed && !whole) {

@@ -2,6 +2,7 @@
 #include "data/jpeg_baseline.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdio>
 
 #include <jpeglib.h>
@@ -40,7 +41,9 @@ bool BaselineReader::open(const jpeg_decompress_struct& header, const uint8_t* b
   for (int c = 0; c < count; c++) {
     const jpeg_component_info& from = *header.cur_comp_info[c];
     Component& to = component_[c];
-    if (from.component_index != c || !header.quant_tbl_ptrs[from.quant_tbl_no]) return false;
+    // libjpeg looks at these numbers only when it begins to decode.
+    if (from.component_index != c || from.quant_tbl_no >= NUM_QUANT_TBLS || !header.quant_tbl_ptrs[from.quant_tbl_no]) return false;
+    if (from.dc_tbl_no >= NUM_HUFF_TBLS || from.ac_tbl_no >= NUM_HUFF_TBLS) return false;
     to.horizontal = gray ? 1 : from.h_samp_factor, to.vertical = gray ? 1 : from.v_samp_factor;
     if (c == 0 ? to.horizontal != horizontal || to.vertical != vertical : to.horizontal != 1 || to.vertical != 1) return false;
     to.width = divided_up(width_ * to.horizontal, horizontal), to.height = divided_up(height_ * to.vertical, vertical);
@@ -99,7 +102,9 @@ bool BaselineReader::read_interval(BitReader& bits, int first, int count, const 
     if (column >= window.right && (tiled || row + 1 == window.bottom) && row + 1 < down_) return !bits.overran();
     const bool inside = row >= window.top && row < window.bottom && column >= window.left && column < window.right;
     if (!(inside ? read_mcu(bits, row - window.top, column - window.left) : pass_mcu(bits))) return false;
-    if (++column == across_) column = 0, row++;
+    if (++column < across_) continue;
+    column = 0, row++;
+    if (bits.overran()) return false;   // or a broken file would be zeros to its end
   }
   return bits.at_end();
 }
@@ -108,6 +113,7 @@ bool BaselineReader::read(const Box& region, int channels, const RestartIndex* i
   const Window window = window_of(region);
   const int64_t pixels = int64_t(window.bottom - window.top) * (window.right - window.left) * mcu_width_ * mcu_height_;
   if (pixels > most_pixels) return false;
+  if (index && (index->across * interval_ != across_ || index->down != down_)) return false;
   wanted_ = channels == 1 ? 1 : components_;
   prepare_planes(window);
   if (index) {

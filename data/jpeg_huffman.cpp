@@ -23,7 +23,7 @@ constexpr std::array<uint8_t, 64> natural = [] {
 BitReader BitReader::refilled_bytewise(BitReader b) {
   // What a refill of eight bytes left below the bits that count is read again.
   b.bits_ &= b.count_ > 0 ? ~uint64_t(0) << (64 - b.count_) : 0;
-  while (b.count_ <= 56) {
+  while (b.count_ < 56) {
     uint64_t byte = 0;
     if (b.at_ == b.end_) {
       b.zeros_ += 8;
@@ -88,7 +88,7 @@ bool HuffmanTable::read_block(const HuffmanTable& dc, const HuffmanTable& ac, Bi
   bits.refill();
   const Entry first = dc.find(bits);
   if (first.length == 0) return false;
-  predictor += bits.number(first.code, first.size);
+  predictor = int16_t(predictor + bits.number(first.code, first.size));
   bits.skip(first.length);
   block[0] = int16_t(predictor);
   int k = 0;   // the place written last
@@ -121,7 +121,7 @@ bool HuffmanTable::pass_block(const HuffmanTable& dc, const HuffmanTable& ac, Bi
   bits.refill();
   const Entry first = dc.find(bits);
   if (first.length == 0) return false;
-  predictor += bits.number(first.code, first.size);
+  predictor = int16_t(predictor + bits.number(first.code, first.size));
   bits.skip(first.length);
   int k = 0;
   while (true) {

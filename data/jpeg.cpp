@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <string>
 
+#include "data/jpeg_baseline.h"
 #include "data/jpeg_errors.h"
 
 #include <jerror.h>
@@ -46,6 +47,7 @@ struct JpegReader::State {
   bool indexed = false;         // `index` is the file's
   RestartIndex index;
   std::vector<uint8_t> joined;  // the tiles of a region
+  BaselineReader baseline;
 };
 
 namespace {
@@ -140,6 +142,14 @@ Size JpegReader::open(std::span<const uint8_t> bytes) {
 }
 
 void JpegReader::read(const Box& region, int channels, uint8_t* out) {
+  State& s = *state_;
+  const uint8_t* end = s.bytes.data() + s.bytes.size();
+  const bool baseline = s.baseline.open(s.info, s.info.src->next_input_byte, end);
+  if (baseline && s.baseline.read(region, channels, s.indexed ? &s.index : nullptr, s.bytes.data(), out)) return;
+  read_by_libjpeg(region, channels, out);
+}
+
+void JpegReader::read_by_libjpeg(const Box& region, int channels, uint8_t* out) {
   State& s = *state_;
   Box part = region;
   const bool whole = region.height == s.size.height && region.width == s.size.width;

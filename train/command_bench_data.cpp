@@ -1,6 +1,6 @@
 // command_bench_data.cpp: `lipsgrad bench data`: how many images a second a thread gets ready for training, and what the time goes into.
 //
-// Everything is measured against the full decode of the same files in the same run: each round runs every stage once over all images, from
+// Everything is measured against libjpeg-turbo's full decode of the same files in the same run: each round runs every stage once over all images, from
 // memory, with the same crops, and what is printed are medians over the rounds. The comparison is one of CPU time: other work on the
 // machine changes images/s, and the comparison hardly.
 #include <algorithm>
@@ -12,6 +12,7 @@
 #include <numeric>
 #include <thread>
 
+#include "data/jpeg.h"
 #include "data/repack.h"
 #include "data/restart_index.h"
 #include "train/commands.h"
@@ -40,18 +41,25 @@ struct Worker {
       : crop(crop), resizing(crop), augmenting(augment), out(size_t(augment.image_size) * augment.image_size * augment.channels) {}
   AugmentConfig crop;
   Decoder decoder;
+  JpegReader jpeg;
   Image image;
   Renderer resizing, augmenting;
   std::vector<uint8_t> out;
 };
 
 // What is done to each image. Each stage does more than the one before.
-enum class Work { full_decode, decode, resize, augment };
+enum class Work { libjpeg, full_decode, decode, resize, augment };
 
 void process(Worker& w, Work work, std::span<const uint8_t> bytes, RandomSequence draw) {
   if (work == Work::resize) w.resizing.training(bytes, draw, w.out.data());
   if (work == Work::augment) w.augmenting.training(bytes, draw, w.out.data());
   if (work == Work::resize || work == Work::augment) return;
+  if (work == Work::libjpeg) {
+    const Size size = w.jpeg.open(bytes);
+    w.image.pixels.resize(size_t(size.height) * size.width * w.crop.channels);
+    w.jpeg.read_by_libjpeg({0, 0, size.height, size.width}, w.crop.channels, w.image.pixels.data());
+    return;
+  }
   const Size size = w.decoder.open(bytes);
   const Box whole{0, 0, size.height, size.width};
   w.decoder.read(work == Work::full_decode ? whole : training_view(w.crop, size, draw).source, w.crop.channels, w.image);
@@ -61,7 +69,7 @@ struct Stage {
   std::string name;
   Work work;
   const Images* images;
-  std::vector<double> rates, cpu, relative;  // of each round: images/s, CPU seconds an image, those of the full decode / these
+  std::vector<double> rates, cpu, relative;  // of each round: images/s, CPU seconds an image, those of the first stage, a full decode, / these
 
   nlohmann::json json() const {
     return {{"images_per_s", median(rates)}, {"cpu_ms_per_image", 1e3 * median(cpu)}, {"of_full_decode", median(relative)}};
@@ -69,7 +77,9 @@ struct Stage {
 };
 
 std::vector<Stage> stages_for(const Images& files, const Images& repacked, bool augments) {
+  const bool jpegs = std::all_of(files.begin(), files.end(), [](const Bytes& file) { return image_format(file) == ImageFormat::jpeg; });
   std::vector<Stage> stages{{"full decode", Work::full_decode, &files}};
+  if (jpegs) stages.insert(stages.begin(), {"full decode by libjpeg", Work::libjpeg, &files});
   for (const Images* images : {&files, &repacked}) {
     if (images->empty()) continue;
     const std::string of = images == &files ? "files: " : "repacked: ";
@@ -175,7 +185,7 @@ int64_t bytes_in(const Images& images) {
 void print_shares(const std::vector<Stage>& stages, const Images& images, const char* name) {
   std::vector<double> cpu;
   for (const Stage& stage : stages)
-    if (stage.images == &images && stage.work != Work::full_decode) cpu.push_back(median(stage.cpu));
+    if (stage.images == &images && stage.work >= Work::decode) cpu.push_back(median(stage.cpu));
   if (cpu.empty()) return;
   const double whole = cpu.back();
   fmt::print("{:<32} decode {:.0f} %, resize {:.0f} %", name, 100 * cpu[0] / whole, 100 * (cpu[1] - cpu[0]) / whole);

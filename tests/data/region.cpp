@@ -3,6 +3,7 @@
 
 #include "make_jpeg.h"
 
+#include "data/jpeg.h"
 #include "data/repack.h"
 #include "data/restart_index.h"
 #include "engine/random.h"
@@ -60,6 +61,27 @@ TEST_CASE("decode: a region of any JPEG is the same as a cut from the whole") {
         }
       }
     }
+  }
+}
+
+TEST_CASE("decode: the pixels of any JPEG are libjpeg's") {
+  for (const JpegSpec& kind : jpeg_kinds()) {
+    CAPTURE(kind.name);
+    for (const auto [height, width] : sizes)
+      for (const int quality : {20, 90, 100}) {
+        JpegSpec spec = kind;
+        spec.quality = quality;
+        const Bytes jpeg = make_jpeg(spec, height, width);
+        for (const int channels : {1, 3}) {
+          Bytes ours(size_t(height) * width * channels), expected(ours.size());
+          JpegReader reader;
+          reader.open(jpeg);
+          reader.read({0, 0, height, width}, channels, ours.data());
+          reader.open(jpeg);
+          reader.read_by_libjpeg({0, 0, height, width}, channels, expected.data());
+          CHECK_MESSAGE(ours == expected, height, " x ", width, ", ", channels, " channels, quality ", quality);
+        }
+      }
   }
 }
 

@@ -97,11 +97,12 @@ bool BaselineReader::pass_mcu(BitReader& bits) {
   return true;
 }
 
-// As many of the `count` MCUs from `first` on as the window needs.
+// As many of the `count` MCUs from `first` on as the window needs: rows to their end, as libjpeg reads them, tiles to the window's.
 bool BaselineReader::read_interval(BitReader& bits, int first, int count, const Window& window, bool tiled) {
   for (Component& component : component_) component.predictor = 0;
   for (int i = first, row = first / across_, column = first % across_; i < first + count; i++) {
-    if (column >= window.right && (tiled || row + 1 == window.bottom) && row + 1 < down_) return !bits.overran();
+    if (tiled && column >= window.right) return !bits.overran();
+    if (row == window.bottom && row < down_) return !bits.overran();
     const bool inside = row >= window.top && row < window.bottom && column >= window.left && column < window.right;
     if (!(inside ? read_mcu(bits, row - window.top, column - window.left) : pass_mcu(bits))) return false;
     if (++column < across_) continue;

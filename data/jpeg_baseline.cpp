@@ -30,8 +30,6 @@ bool BaselineReader::open(const jpeg_decompress_struct& header, const uint8_t* b
   const bool gray = count == 1 && header.jpeg_color_space == JCS_GRAYSCALE;
   const bool colour = count == 3 && header.jpeg_color_space == JCS_YCbCr && header.comps_in_scan == 3;
   if (header.progressive_mode || header.arith_code || header.data_precision != 8 || !(gray || colour)) return false;
-  // One that was cut off is damaged, whatever the region; libjpeg says so.
-  if (end - begin < 2 || end[-2] != 0xFF || end[-1] != 0xD9) return false;
   components_ = count;
   begin_ = begin, end_ = end;
   width_ = int(header.image_width), height_ = int(header.image_height), interval_ = int(header.restart_interval);

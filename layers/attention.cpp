@@ -223,6 +223,20 @@ Bound Attention::bound(const Domain& in, BoundTrace& trace) const {
   return trace.note(name, "Attention", then(inside, proj.bound(out, trace)));
 }
 
+Attention::CosineConstants Attention::cosine_constants(const NormSource& norms) const {
+  check(part.similarity == Similarity::cosine_bounded, "[attention] ", name, " has no cosine constants: its similarity is another");
+  CosineConstants all{0, 0, 0};
+  const Real tau = part.tau / part.temperature;
+  for (const HeadNorms& n : head_norms(norms)) {
+    const AttentionHead h{Real(tokens()), n.q, n.k, n.v, 0, 0, 0, 1};
+    all.theorem = std::hypot(all.theorem, cosine_theorem(h, tau, part.nu, part.eps));
+    all.refined = std::hypot(all.refined, cosine_theorem_refined(h, tau, part.nu, part.eps));
+    all.ours = std::hypot(all.ours, cosine_bounded_head(h, tau, part.nu, part.eps).l2);
+  }
+  const Real out = proj.weight.norm(norms);
+  return {all.theorem * out, all.refined * out, all.ours * out};
+}
+
 HeadBound Attention::head_bound(const AttentionHead& h, double temperature) const {
   constexpr Real infinity = std::numeric_limits<Real>::infinity();
   switch (part.similarity) {

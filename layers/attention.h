@@ -60,6 +60,12 @@ struct Attention {
   // The linear maps that read the input: what a norm in front is folded into.
   std::vector<const Weight*> readers() const;
 
+  // cosine_bounded: the constant of this layer as LipsFormer's theorem 1 has it, refined by the softmax's own constant, and ours; l2, on any input.
+  struct CosineConstants {
+    Real theorem, refined, ours;
+  };
+  CosineConstants cosine_constants(const NormSource& norms) const;
+
   int64_t tokens() const { return place.window_tokens(); }
   int64_t head_width() const { return width / place.heads; }
   // The least mean entropy that each head can have on such inputs (Zhai et al. 2023, theorem 3.1; Newhouse et al. 2025).

@@ -87,6 +87,11 @@ int run_summary(const SummaryOptions& options) {
       fmt::print("published   {:.6g} by the paper's formula, {:.6g} with all norms a tenth above the cap: not a bound, see docs\n", gpt->published_bound(norms),
                  gpt->published_bound(norms, 1.1));
   }
+  for (const Attention* a : training.model->attentions()) {
+    if (a->part.similarity != Similarity::cosine_bounded) continue;
+    const Attention::CosineConstants c = a->cosine_constants(*training.norms);
+    fmt::print("attention   {}: {:.4g} by LipsFormer's theorem 1, {:.4g} refined, {:.4g} here (l2, estimate)\n", a->name, c.theorem, c.refined, c.ours);
+  }
   if (network.kind == BoundKind::unbounded) fmt::print("bound       unbounded at initialisation: {} has none\n", network.blame);
   else fmt::print("bound       {:.6g} at initialisation ({}, l2, normalised pixels to logits)\n", network.lipschitz, name_of(network.kind));
   return int(Exit::ok);

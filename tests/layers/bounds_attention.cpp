@@ -292,3 +292,18 @@ TEST_CASE("bounds: every form of attention under ascent") {
     CHECK(std::isfinite(bare) == !needs_ball);
   }
 }
+
+// 2.6 of the reference at N = 49, tau = 10, nu = 1, epsilon 1e-6 and unit norms; ours is never above the theorem.
+TEST_CASE("bounds: LipsFormer's theorem for cosine attention beside the tighter constant") {
+  const AttentionHead unit{49, 1, 1, 1, 0, 0, 0, 1};
+  CHECK(cosine_theorem(unit, 10, 1, 1e-6) == doctest::Approx(4.81e7).epsilon(2e-3));
+  CHECK(cosine_theorem_refined(unit, 10, 1, 1e-6) == doctest::Approx(2.46e7).epsilon(2e-3));
+  CHECK(cosine_bounded_head(unit, 10, 1, 1e-6).l2 == doctest::Approx(4.97e5).epsilon(2e-3));
+  Bench bench;
+  const Attention attention(bench.root / "a", 8, {Similarity::cosine_bounded, 3, 1.5, 0.02}, sequence(5, 2));
+  BoundTrace& trace = bench.draw();
+  const Attention::CosineConstants c = attention.cosine_constants(*bench.norms);
+  CHECK(c.ours == doctest::Approx(attention.bound({5, 8}, trace).lipschitz));
+  CHECK(c.ours < c.refined);
+  CHECK(c.refined < c.theorem);
+}

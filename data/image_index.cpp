@@ -55,7 +55,7 @@ class Reader {
     in_.remove_prefix(sizeof count);
     if (count > in_.size() / sizeof(T)) return false;
     out.resize(count);
-    std::memcpy(out.data(), in_.data(), count * sizeof(T));
+    if (count > 0) std::memcpy(out.data(), in_.data(), count * sizeof(T));   // memcpy takes no null, not even for nothing
     in_.remove_prefix(count * sizeof(T));
     return true;
   }

@@ -11,7 +11,7 @@
 
 #include "engine/check.h"
 #include "train/embedded.h"
-#include "train/nearest.h"
+#include "engine/nearest.h"
 #include "train/recipe.h"
 
 

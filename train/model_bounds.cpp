@@ -3,9 +3,6 @@
 
 #include "train/promised_norms.h"
 
-namespace {
-
-// The longest a normalised patch can be: every pixel at the end of [0, 1] that lies farther from the mean.
 double patch_radius(const Recipe& recipe, int patch) {
   double squares = 0;
   for (size_t c = 0; c < recipe.augment.mean.size(); c++) {
@@ -14,8 +11,6 @@ double patch_radius(const Recipe& recipe, int patch) {
   }
   return std::sqrt(squares) * (1 + 1e-12);
 }
-
-}  // namespace
 
 ModelBound bound_model(const Training& training, const NormSource& norms) {
   const Model& model = *training.model;

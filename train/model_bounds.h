@@ -10,6 +10,8 @@ struct ModelBound {
   Bound network;      // to the logits
 };
 
+// The longest a normalised patch can be: every pixel at the end of [0, 1] that lies farther from the mean.
+double patch_radius(const Recipe& recipe, int patch);
 // The bound of the model's map as it stands, for pixels in [0, 1] normalised as the recipe says.
 ModelBound bound_model(const Training& training, const NormSource& norms);
 // The bound that the recipe's constraint promises, whatever the weights become; infinite constants where it promises none.

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "train/training.h"
+#include "train/model_bounds.h"
 
 namespace {
 
@@ -53,7 +53,7 @@ std::vector<double> Training::stretches(const Input& batch) {
   const size_t stages = model->stages.size(), begin = model->context > 0 ? 1 : 0;
   spectral->iterate(workers, false);
   BoundTrace trace{*norms, {}, temperature};
-  std::vector<Domain> domains{model->input_domain(std::numeric_limits<double>::infinity())};
+  std::vector<Domain> domains{model->input_domain(patch_radius(recipe, model->input_patch))};
   for (const Stage& stage : model->stages) domains.push_back(stage.bound(domains.back(), trace).out);
   std::vector<Numbers> found(size_t(samples), Numbers(stages + 1, NAN));
   workers.run(samples, [&](int64_t s) {

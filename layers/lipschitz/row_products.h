@@ -1,4 +1,4 @@
-// row_products.h: products of rows with rows in f64, where the engine's plain f64 gemm would be too slow: Gram matrices and Cholesky.
+// row_products.h: products of rows with rows in f64, for what is small or has bands: orthonormal starts, banded Cholesky, frequencies of convolutions.
 #pragma once
 #include <algorithm>
 #include <cstdint>

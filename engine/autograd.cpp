@@ -2,9 +2,7 @@
 #include "engine/autograd.h"
 
 #include <cmath>
-#include <cstring>
 
-#include "engine/map.h"
 #include "engine/profile.h"
 
 namespace {
@@ -91,7 +89,7 @@ void Tape::backward(const Tensor& y, const Tensor& dy) {
   check(dy.size() == y.size() && dy.dtype() == y.dtype(), "[backward] gradient is ", dy.shape(), ", tensor is ", y.shape());
   auto [grad, beta] = into(y);
   if (beta != 0) check(false, "[backward] the gradient of this tensor was already started");
-  std::memcpy(grad.raw(), dy.raw(), dy.bytes());
+  grad.copy_from(dy);
   walk();
 }
 
@@ -166,7 +164,8 @@ void NonFiniteWatch::look(const Tensor& x, const char* op, const std::string* la
   first_ = std::make_unique<NonFinite>(NonFinite{op, layer ? *layer : "", where});
 }
 
-bool all_finite(const Tensor& x) {
+bool all_finite(const Tensor& on_device) {
+  const Tensor x = on_device.device().kind == Device::cpu ? on_device : on_device.to(Device{});
   if (x.dtype() == DType::u8 || x.dtype() == DType::i32) return true;
   bool finite = true;
   dispatch(x.dtype(), [&]<class T>() {

@@ -57,6 +57,8 @@ struct Into {
   double beta;
 };
 Into into(const Tensor& x);
+// x's gradient += dy, converted if they are stored differently.
+void add_to_gradient(const Tensor& dy, const Tensor& x);
 // The gradient of x is dy as it stands. The last use of dy in a backward: where x has no gradient yet, its buffer simply becomes dy.
 void pass_on(const Tensor& dy, const Tensor& x);
 

@@ -65,15 +65,37 @@ void gemm(const Gemm& g, const double* a, const double* b, double* c) {
   }
 }
 
-void gemm(const Gemm& g, const Tensor& a, const Tensor& b, const Tensor& c) {
-  check(a.size() == g.m * g.k && b.size() == g.k * g.n && c.size() == g.m * g.n, "[gemm] ", g.m, " x ", g.n, " x ", g.k,
-        " does not fit ", a.shape(), ", ", b.shape(), ", ", c.shape());
-  if (c.dtype() == DType::f64) return gemm(g, a.data<double>(), b.data<double>(), c.data<double>());
-  const Tensor wide_a = a.to(DType::f32), wide_b = b.to(DType::f32);   // no copy where they are f32 already
-  if (c.dtype() == DType::f32) return gemm(g, wide_a.data<float>(), wide_b.data<float>(), c.data<float>());
+namespace {
+
+// Rows of c plus the bias, rounded into `to`.
+template <class C, class T> void finish_rows(const Gemm& g, const C* c, const C* bias, T* to) {
+#pragma omp parallel for schedule(static) if (g.m * g.n > 32768)
+  for (int64_t i = 0; i < g.m; i++) {
+    const C* from = c + i * g.n;
+    T* row = to + i * g.n;
+#pragma GCC ivdep
+    for (int64_t j = 0; j < g.n; j++) row[j] = T(from[j] + (bias ? bias[j] : C(0)));
+  }
+}
+
+// bias: null or in C; beta's old values are already in c.
+template <class C> void multiply(const Gemm& g, const Tensor& a, const Tensor& b, const Tensor& c, const C* bias) {
+  gemm(g, a.data<C>(), b.data<C>(), c.data<C>());
+  if (bias) finish_rows(g, c.data<C>(), bias, c.data<C>());
+}
+
+}  // namespace
+
+void gemm_host(const Gemm& given, const Tensor& a, const Tensor& b, const Tensor& c, const Epilogue& epilogue) {
+  Gemm g = given;
+  if (epilogue.scale) g.alpha *= epilogue.scale.values()[0];
+  const DType compute = c.dtype() == DType::f64 ? DType::f64 : DType::f32;
+  const Tensor bias = epilogue.bias ? epilogue.bias.to(compute) : Tensor();   // no copy where it is that already
+  if (compute == DType::f64) return multiply<double>(g, a, b, c, bias ? bias.data<double>() : nullptr);
+  const Tensor wide_a = a.to(DType::f32), wide_b = b.to(DType::f32);
+  const float* add = bias ? bias.data<float>() : nullptr;
+  if (c.dtype() == DType::f32) return multiply<float>(g, wide_a, wide_b, c, add);
   const Tensor wide_c = g.beta == 0 ? Tensor::empty(c.shape(), DType::f32, c.device()) : c.to(DType::f32);
   gemm(g, wide_a.data<float>(), wide_b.data<float>(), wide_c.data<float>());
-  const float* from = wide_c.data<float>();
-  bf16* to = c.data<bf16>();
-  for (int64_t i = 0, n = c.size(); i < n; i++) to[i] = from[i];
+  finish_rows(g, wide_c.data<float>(), add, c.data<bf16>());
 }

@@ -222,7 +222,7 @@ template <class T> T __shfl_down_sync(unsigned, T v, int by) { return read_lane(
 
 template <class T> T* dynamic_shared() { return reinterpret_cast<T*>(fibers::block->dynamic_shared.data()); }
 
-struct Launch { dim3 grid, block; size_t shared = 0; void* stream = nullptr; };
+struct Launch { dim3 grid, block; size_t shared = 0; };
 
 template <class... P, class... A> void launch(const Launch& l, void (*kernel)(P...), A... args) {
   fibers::Block b;

@@ -5,6 +5,7 @@
 
 #ifdef __CUDACC__
 #include <cuda_runtime.h>
+#include "engine/device_cuda.h"
 #define DEVICE __device__ __forceinline__
 #define KERNEL __global__ void
 
@@ -17,14 +18,14 @@ DEVICE unsigned lane_id() { return threadIdx.x % 32; }
 struct Launch {
   dim3 grid, block;
   size_t shared = 0;
-  cudaStream_t stream = nullptr;
 };
 
+// On the compute stream of the current device.
 template <class... P, class... A> void launch(const Launch& l, void (*kernel)(P...), A... args) {
-  if (l.shared > 48 * 1024) cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(l.shared));
-  kernel<<<l.grid, l.block, l.shared, l.stream>>>(P(args)...);
-  const cudaError_t error = cudaGetLastError();
-  check(error == cudaSuccess, "[launch] ", cudaGetErrorString(error));
+  if (l.shared > 48 * 1024)
+    cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(l.shared)), "cudaFuncSetAttribute");
+  kernel<<<l.grid, l.block, l.shared, compute_stream()>>>(P(args)...);
+  cuda_check(cudaGetLastError(), "a kernel's launch");
 }
 #else
 #include <cmath>

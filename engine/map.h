@@ -157,17 +157,6 @@ template <class C> void add_sums(const Tensor& sums, int which, const Tensor& pa
   dispatch(grad.dtype(), [&]<class T>() { map(grad.device(), n, AddInto<C, T>{sums.data<C>() + which * n, grad.data<T>(), beta != 0}); });
 }
 
-// x's gradient += dy, converted if they are stored differently.
-inline void add_to_gradient(const Tensor& dy, const Tensor& x) {
-  if (!x.wants_grad()) return;
-  auto [grad, beta] = into(x);
-  dispatch(dy.dtype(), [&]<class From>() {
-    dispatch(grad.dtype(), [&]<class To>() {
-      map(grad.device(), grad.size(), AddInto<From, To>{dy.data<From>(), grad.data<To>(), beta != 0});
-    });
-  });
-}
-
 // A parameter in the type in which an op on activations of the given dtype computes: f64 for f64, else f32. No copy if it is that already.
 inline Tensor computed(const Tensor& parameter, DType activations) {
   if (!parameter) return {};

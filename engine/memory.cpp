@@ -29,86 +29,131 @@ MemoryDebug& memory_debug() {
 
 size_t guard_violations() { return violations; }
 
-Arena::Arena(size_t reserve_bytes) {
-  // Address space only: no page is backed until it is touched. A system that limits address space gets a smaller arena.
+Arena::Arena(size_t reserve_bytes) { reserve_host(reserve_bytes); }
+
+Arena::Arena(Device device) : device_(device) {
+  if (device.kind == Device::cpu) reserve_host(size_t(256) << 30);
+}
+
+// Address space only: no page is backed until it is touched. A system that limits address space gets a smaller arena.
+void Arena::reserve_host(size_t bytes) {
   void* range = MAP_FAILED;
-  for (reserved_ = reserve_bytes; reserved_ >= huge_page; reserved_ /= 2) {
-    range = mmap(nullptr, reserved_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  for (; bytes >= huge_page; bytes /= 2) {
+    range = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (range != MAP_FAILED) break;
   }
   check(range != MAP_FAILED, "[arena] no address space left");
-  base_ = static_cast<char*>(range);
-  madvise(base_, reserved_, MADV_HUGEPAGE);
+  madvise(range, bytes, MADV_HUGEPAGE);
+  next_ = static_cast<char*>(range);
+  end_ = next_ + bytes;
+  chunks_.push_back({next_, bytes});
 }
 
-Arena::~Arena() { munmap(base_, reserved_); }
+// What is left of the last chunk stays to be used. Chunks end short of their memory, so that two never merge.
+void Arena::add_chunk(size_t bytes) {
+  constexpr size_t least = size_t(256) << 20;
+  const size_t size = rounded(std::max(bytes, least), huge_page) + alignment;
+  char* base = static_cast<char*>(device_allocate(device_, size));
+  if (!base)
+    fail(Exit::failure, "out of memory on ", device_, ": ", size >> 20,
+         " MiB more are not to be had; make data.batch_size smaller or set run.checkpoint_activations");
+  if (end_ > next_) add_free(next_, size_t(end_ - next_));
+  spanned_ += size_t(end_ - next_);
+  next_ = base;
+  end_ = base + size - alignment;
+  chunks_.push_back({base, size});
+}
+
+Arena::~Arena() {
+  for (const auto& [base, size] : chunks_)
+    if (device_.kind == Device::cpu) munmap(base, size);
+    else device_release(device_, base);
+}
 
 void* Arena::allocate(size_t bytes) {
   const std::lock_guard lock(mutex_);
   bytes = rounded(std::max<size_t>(bytes, 1), alignment);
-  const auto fit = free_by_size_.lower_bound({bytes, 0});
+  const auto fit = free_by_size_.lower_bound({bytes, nullptr});
   if (fit != free_by_size_.end()) {
-    const auto [size, offset] = *fit;
+    const auto [size, data] = *fit;
     used_ += bytes;
     free_by_size_.erase(fit);
-    free_by_offset_.erase(offset);
-    if (size > bytes) {
-      free_by_offset_[offset + bytes] = size - bytes;
-      free_by_size_.insert({size - bytes, offset + bytes});
-    }
-    return base_ + offset;
+    free_by_address_.erase(data);
+    if (size > bytes) add_free(data + bytes, size - bytes);
+    return data;
   }
-  const size_t offset = high_water_;
-  if (offset + bytes > reserved_)
-    fail(Exit::failure, "out of memory: a step needs more than ", reserved_ >> 30, " GiB; make data.batch_size or run.micro_batch smaller");
-  high_water_ += bytes;
+  if (bytes > size_t(end_ - next_)) {
+    if (device_.kind == Device::cpu)
+      fail(Exit::failure, "out of memory: a step needs more than ", chunks_[0].second >> 30, " GiB; make data.batch_size or run.micro_batch smaller");
+    add_chunk(bytes);
+  }
+  char* data = next_;
+  next_ += bytes;
+  spanned_ += bytes;
   used_ += bytes;
-  return base_ + offset;
+  return data;
 }
 
-void Arena::release(void* data, size_t bytes) {
+void Arena::add_free(char* data, size_t bytes) {
+  free_by_address_[data] = bytes;
+  free_by_size_.insert({bytes, data});
+}
+
+void Arena::release(void* released, size_t bytes) {
   const std::lock_guard lock(mutex_);
-  size_t size = rounded(std::max<size_t>(bytes, 1), alignment), offset = static_cast<char*>(data) - base_;
+  size_t size = rounded(std::max<size_t>(bytes, 1), alignment);
+  char* data = static_cast<char*>(released);
   used_ -= size;
-  auto next = free_by_offset_.lower_bound(offset);
-  if (next != free_by_offset_.begin()) {
+  auto next = free_by_address_.lower_bound(data);
+  if (next != free_by_address_.begin()) {
     const auto before = std::prev(next);
-    if (before->first + before->second == offset) {
-      offset = before->first;
+    if (before->first + before->second == data) {
+      data = before->first;
       size += before->second;
       free_by_size_.erase({before->second, before->first});
-      free_by_offset_.erase(before);
+      free_by_address_.erase(before);
     }
   }
-  if (next != free_by_offset_.end() && offset + size == next->first) {
+  if (next != free_by_address_.end() && data + size == next->first) {
     size += next->second;
     free_by_size_.erase({next->second, next->first});
-    free_by_offset_.erase(next);
+    free_by_address_.erase(next);
   }
-  free_by_offset_[offset] = size;
-  free_by_size_.insert({size, offset});
+  add_free(data, size);
 }
 
-Storage::Storage(size_t bytes) : bytes_(bytes), arena_(current_arena) {
+namespace {
+
+char* from_pool(Device device, size_t bytes) {
+  if (device.kind == Device::cuda) return static_cast<char*>(device_allocate(device, std::max<size_t>(bytes, 1)));
+  const size_t align = bytes >= huge_page ? huge_page : alignment;
+  void* data = std::aligned_alloc(align, rounded(std::max<size_t>(bytes, 1), align));
+  if (data && align == huge_page) madvise(data, rounded(bytes, align), MADV_HUGEPAGE);
+  return static_cast<char*>(data);
+}
+
+}  // namespace
+
+Storage::Storage(size_t bytes, Device device)
+    : bytes_(bytes), device_(device), arena_(current_arena && current_arena->device() == device ? current_arena : nullptr) {
   const bool guard = memory_debug().guard;
   allocated_ = bytes + (guard ? guard_bytes : 0);
-  if (arena_) {
-    data_ = static_cast<char*>(arena_->allocate(allocated_));
-  } else {
-    const size_t align = allocated_ >= huge_page ? huge_page : alignment;
-    data_ = static_cast<char*>(std::aligned_alloc(align, rounded(std::max<size_t>(allocated_, 1), align)));
-    if (!data_) fail(Exit::failure, "out of memory: ", allocated_ >> 20, " MiB are not to be had");
-    if (align == huge_page) madvise(data_, rounded(allocated_, align), MADV_HUGEPAGE);
-  }
-  if (memory_debug().poison) std::memset(data_, 0xFF, bytes_);
-  if (guard) std::memset(data_ + bytes_, guard_pattern, guard_bytes);
+  data_ = arena_ ? static_cast<char*>(arena_->allocate(allocated_)) : from_pool(device, allocated_);
+  if (!data_) fail(Exit::failure, "out of memory: ", allocated_ >> 20, " MiB are not to be had on ", device);
+  if (memory_debug().poison) fill_bytes(data_, device, 0xFF, bytes_);
+  if (guard) fill_bytes(data_ + bytes_, device, guard_pattern, guard_bytes);
 }
 
 Storage::~Storage() {
-  if (allocated_ > bytes_)
-    for (size_t i = bytes_; i < allocated_; i++) violations += static_cast<unsigned char>(data_[i]) != guard_pattern;
+  if (allocated_ > bytes_) {
+    std::vector<unsigned char> behind(allocated_ - bytes_);
+    copy_bytes(behind.data(), Device{}, data_ + bytes_, device_, behind.size());
+    for (const unsigned char byte : behind) violations += byte != guard_pattern;
+  }
   if (arena_)
     arena_->release(data_, allocated_);
+  else if (device_.kind == Device::cuda)
+    device_release(device_, data_);
   else
     std::free(data_);
 }

@@ -5,32 +5,44 @@
 #include <memory>
 #include <mutex>
 #include <set>
+#include <utility>
+#include <vector>
 
-// A range of address space that grows once and is never given back. Best fit with merging, and a choice that depends only on the
-// sequence of requests: the same step gets the same addresses each time, which is what a captured graph needs.
+#include "engine/device.h"
+
+// Memory of one device that grows and is never given back. Best fit with merging, and a choice that depends only on the sequence of
+// requests: the same step gets the same addresses each time, which is what a captured graph needs.
 class Arena {
  public:
-  explicit Arena(size_t reserve_bytes = size_t(256) << 30);
+  explicit Arena(size_t reserve_bytes = size_t(256) << 30);   // on the host: address space, backed when it is touched
+  explicit Arena(Device device);                              // grows by chunks of the device's memory
   ~Arena();
   Arena(const Arena&) = delete;
 
   void* allocate(size_t bytes);
   void release(void* data, size_t bytes);
-  size_t peak_bytes() const { return high_water_; }   // the most that was ever spanned
+  Device device() const { return device_; }
+  size_t peak_bytes() const { return spanned_; }   // the most that was ever spanned
   size_t used_bytes() const { return used_; }
 
  private:
+  void reserve_host(size_t bytes);
+  void add_chunk(size_t bytes);
+  void add_free(char* data, size_t bytes);
+
   std::mutex mutex_;
-  char* base_ = nullptr;
-  size_t reserved_ = 0, high_water_ = 0, used_ = 0;
-  std::map<size_t, size_t> free_by_offset_;              // offset -> size
-  std::set<std::pair<size_t, size_t>> free_by_size_;     // (size, offset)
+  Device device_;
+  std::vector<std::pair<char*, size_t>> chunks_;
+  char *next_ = nullptr, *end_ = nullptr;               // what was never handed out of the last chunk
+  size_t spanned_ = 0, used_ = 0;
+  std::map<char*, size_t> free_by_address_;
+  std::set<std::pair<size_t, char*>> free_by_size_;
 };
 
-// Bytes with an owner. Made in the arena that is open on this thread, or else in the pool.
+// Bytes with an owner. Made in the arena that is open on this thread if it is the device's, or else in the pool.
 class Storage {
  public:
-  explicit Storage(size_t bytes);
+  Storage(size_t bytes, Device device);
   ~Storage();
   Storage(const Storage&) = delete;
   char* data() const { return data_; }
@@ -39,6 +51,7 @@ class Storage {
  private:
   char* data_ = nullptr;
   size_t bytes_ = 0, allocated_ = 0;
+  Device device_;
   Arena* arena_ = nullptr;
 };
 

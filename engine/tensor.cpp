@@ -8,24 +8,19 @@ Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
   t.shape_ = shape;
   t.dtype_ = dtype;
   t.device_ = device;
-  t.storage_ = std::make_shared<Storage>(size_t(shape.size()) * size_of(dtype));
+  t.storage_ = std::make_shared<Storage>(size_t(shape.size()) * size_of(dtype), device);
   return t;
 }
 
 Tensor Tensor::zeros(const Shape& shape, DType dtype, Device device) {
   Tensor t = empty(shape, dtype, device);
-  std::memset(t.raw(), 0, t.bytes());
-  return t;
-}
-
-Tensor Tensor::full(const Shape& shape, double value, DType dtype, Device device) {
-  Tensor t = empty(shape, dtype, device);
-  dispatch(dtype, [&]<class T>() { std::fill_n(t.data<T>(), t.size(), T(value)); });
+  fill_bytes(t.raw(), device, 0, t.bytes());
   return t;
 }
 
 template <class S> Tensor Tensor::from(const Shape& shape, std::span<const S> values, DType dtype, Device device) {
   check(int64_t(values.size()) == shape.size(), "[tensor] ", values.size(), " values for shape ", shape);
+  if (device.kind == Device::cuda) return from(shape, values, dtype).to(device);
   Tensor t = empty(shape, dtype, device);
   if (dtype == DType::i32) {
     for (size_t i = 0; i < values.size(); i++) t.data<int32_t>()[i] = int32_t(values[i]);
@@ -67,27 +62,19 @@ Tensor Tensor::detached() const {
   return t;
 }
 
-Tensor Tensor::to(DType dtype) const {
-  if (dtype == dtype_) return detached();
-  Tensor t = empty(shape_, dtype, device_);
-  dispatch(dtype_, [&]<class S>() {
-    dispatch(dtype, [&]<class T>() {
-      const S* from = data<S>();
-      T* to = t.data<T>();
-      for (int64_t i = 0, n = size(); i < n; i++) to[i] = T(Compute<S>(from[i]));
-    });
-  });
+Tensor Tensor::to(Device device) const {
+  Tensor t = empty(shape_, dtype_, device);
+  t.copy_from(*this);
   return t;
 }
 
-// Without CUDA every device is host memory, so moving is a relabelled copy.
-Tensor Tensor::to(Device device) const {
-  Tensor t = empty(shape_, dtype_, device);
-  std::memcpy(t.raw(), raw(), bytes());
-  return t;
+void Tensor::copy_from(const Tensor& other) const {
+  check(other.size() == size() && other.dtype() == dtype_, "[copy_from] ", dtype_, ' ', shape_, " cannot take ", other.dtype(), ' ', other.shape());
+  copy_bytes(raw(), device_, other.raw(), other.device(), bytes());
 }
 
 std::vector<double> Tensor::values() const {
+  if (device_.kind == Device::cuda) return to(Device{}).values();
   std::vector<double> out(size());
   if (dtype_ == DType::i32) std::copy_n(data<int32_t>(), size(), out.begin());
   else if (dtype_ == DType::u8) std::copy_n(data<uint8_t>(), size(), out.begin());

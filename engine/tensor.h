@@ -46,6 +46,7 @@ class Tensor {
   Tensor detached() const;
   Tensor to(DType dtype) const;   // a converted copy without gradient
   Tensor to(Device device) const;
+  void copy_from(const Tensor& other) const;   // the numbers of a tensor of the same size and type, wherever it is
   std::vector<double> values() const;
   double item() const;            // the value of a tensor of one element
 

@@ -1,13 +1,18 @@
 #!/usr/bin/env bash
-# build.sh [--sanitize address,undefined|thread] [TARGET...]: configures where needed and builds what has changed.
+# build.sh [--cuda | --sanitize address,undefined|thread] [TARGET...]: configures where needed and builds what has changed.
 #
-# Into build/, or build-asan/ and build-tsan/ for the sanitizers. JOBS=N compiles N files at a time.
+# Into build/ (with CUDA if the machine has a GPU and the toolkit), build-cuda/ with --cuda (with CUDA in any case), or build-asan/ and
+# build-tsan/ for the sanitizers. JOBS=N compiles N files at a time.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 folder=build
 configuration=()
-if [ "${1:-}" = --sanitize ]; then
+if [ "${1:-}" = --cuda ]; then
+  folder=build-cuda
+  configuration=(-DLIPSGRAD_CUDA=ON)
+  shift
+elif [ "${1:-}" = --sanitize ]; then
   case ${2:-} in
     address,undefined) folder=build-asan ;;
     thread) folder=build-tsan ;;

@@ -3,33 +3,17 @@
 
 #include "engine/ops.h"
 
-namespace {
-
-template <class T> struct AddBias {
-  const Compute<T>* bias;
-  T* y;
-  int64_t columns;
-  template <class Team> HD void operator()(int64_t row, const Team& team) const {
-    team.each(columns, [&](int64_t j) { y[row * columns + j] = T(Compute<T>(y[row * columns + j]) + bias[j]); });
-  }
-};
-
-}  // namespace
-
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& alpha) {
   const OpRange range("linear");
   linear_rows::check_shapes("linear", x, weight, bias, alpha);
-  const double factor = linear_rows::factor(alpha);
+  const Tensor factor = linear_rows::factor(alpha, x);
   const int64_t in = x.dim(-1), out = weight.dim(0), rows = x.rows();
   const int64_t block = linear_rows::block_rows(x.device(), rows, out);
-  const Tensor x2 = x.detached().view({rows, in}), w = computed(weight, x.dtype()), b = computed(bias, x.dtype());
+  const Tensor x2 = x.detached().view({rows, in}), w = linear_rows::operand(weight, x);
   Tensor y = Tensor::empty({rows, out}, x.dtype(), x.device());
   for (int64_t begin = 0; begin < rows; begin += block) {
     const int64_t r = std::min(block, rows - begin);
-    const Tensor part = y.slice(begin, r);
-    gemm({.transpose_b = true, .m = r, .n = out, .k = in, .alpha = factor}, x2.slice(begin, r), w, part);
-    if (!b) continue;
-    dispatch(x.dtype(), [&]<class T>() { map_rows(x.device(), r, AddBias<T>{b.data<Compute<T>>(), part.data<T>(), out}); });
+    gemm({.transpose_b = true, .m = r, .n = out, .k = in}, x2.slice(begin, r), w, y.slice(begin, r), {.scale = factor, .bias = bias.detached()});
   }
   y = y.view(linear_rows::with_last(x.shape(), out));
   record("linear", y, {x, weight, bias}, [x, x2, w, weight, bias, factor, rows, out, block](const Tensor& dy) {

@@ -20,18 +20,23 @@ template <class T> struct BiasSums {   // dbias = column sums of dy
   }
 };
 
+// The weight as the product takes it: on a GPU in the type of the activations, on the CPU in the type that computes.
+inline Tensor operand(const Tensor& weight, const Tensor& x) {
+  return x.device().kind == Device::cuda ? weight.detached().to(x.dtype()) : computed(weight, x.dtype());
+}
+
 // Gradients of x, weight and bias from a block of the product's gradient dy [r, out]; rows begin .. of x2 [rows, in].
-inline void backward_block(const Tensor& dy, const Tensor& x2, int64_t begin, const Into& dx, const Tensor& wide_weight,
-                           const Tensor& weight, const Tensor& bias, double alpha) {
+inline void backward_block(const Tensor& dy, const Tensor& x2, int64_t begin, const Into& dx, const Tensor& operand,
+                           const Tensor& weight, const Tensor& bias, const Tensor& alpha) {
   const int64_t r = dy.dim(0), out = dy.dim(1), in = x2.dim(1);
   if (bias && bias.wants_grad())
     dispatch(dy.dtype(), [&]<class T>() {
       add_sums<Compute<T>>(map_rows_reduce<Compute<T>>(dy.device(), r, out, 1, BiasSums<T>{dy.data<T>(), out}), 0, bias);
     });
-  if (dx.grad) gemm({.m = r, .n = in, .k = out, .alpha = alpha, .beta = dx.beta}, dy, wide_weight, dx.grad.view(x2.shape()).slice(begin, r));
+  if (dx.grad) gemm({.m = r, .n = in, .k = out, .beta = dx.beta}, dy, operand, dx.grad.view(x2.shape()).slice(begin, r), {.scale = alpha, .bias = {}});
   if (weight.wants_grad()) {
     auto [dw, beta] = into(weight);
-    gemm({.transpose_a = true, .m = out, .n = in, .k = r, .alpha = alpha, .beta = beta}, dy, x2.slice(begin, r), dw);
+    gemm({.transpose_a = true, .m = out, .n = in, .k = r, .beta = beta}, dy, x2.slice(begin, r), dw, {.scale = alpha, .bias = {}});
   }
 }
 
@@ -42,8 +47,13 @@ inline void check_shapes(const char* op, const Tensor& x, const Tensor& weight, 
   check(!alpha || alpha.size() == 1, "[", op, "] alpha must be one number, given ", alpha.shape());
 }
 
-// What the product is multiplied with; 1 without an alpha.
-inline double factor(const Tensor& alpha) { return alpha ? alpha.item() : 1; }
+// The factor as it stands now, in the type that computes: backward must not see a later value.
+inline Tensor factor(const Tensor& alpha, const Tensor& x) {
+  if (!alpha) return {};
+  const Tensor f = Tensor::empty({1}, x.dtype() == DType::f64 ? DType::f64 : DType::f32, x.device());
+  f.copy_from(alpha.detached().to(f.dtype()).view({1}));
+  return f;
+}
 
 inline Shape with_last(const Shape& shape, int64_t last) {
   std::vector<int64_t> dims = shape.dims();

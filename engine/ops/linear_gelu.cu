@@ -6,7 +6,7 @@
 namespace {
 
 template <class T> struct Activate {   // h += b; y = gelu(h)
-  const Compute<T>* bias;
+  const Compute<T>* bias;   // null: the product has added it
   T *h, *y;
   int64_t columns;
   template <class Team> HD void operator()(int64_t row, const Team& team) const {
@@ -27,16 +27,19 @@ template <class T> struct Slope {   // dh = dy * gelu'(h)
 Tensor linear_gelu(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& alpha) {
   const OpRange range("linear_gelu");
   linear_rows::check_shapes("linear_gelu", x, weight, bias, alpha);
-  const double factor = linear_rows::factor(alpha);
+  const Tensor factor = linear_rows::factor(alpha, x);
   const int64_t in = x.dim(-1), out = weight.dim(0), rows = x.rows();
   const int64_t block = linear_rows::block_rows(x.device(), rows, out);
-  const Tensor x2 = x.detached().view({rows, in}), w = computed(weight, x.dtype()), b = computed(bias, x.dtype());
+  const Tensor x2 = x.detached().view({rows, in}), w = linear_rows::operand(weight, x);
+  // On the CPU the bias waits for the pass that activates; a GPU adds it to the product for nothing.
+  const bool in_product = x.device().kind == Device::cuda;
+  const Tensor b = in_product ? Tensor() : computed(bias, x.dtype());
   const Tensor h = Tensor::empty({rows, out}, x.dtype(), x.device());
   Tensor y = Tensor::empty({rows, out}, x.dtype(), x.device());
   for (int64_t begin = 0; begin < rows; begin += block) {
     const int64_t r = std::min(block, rows - begin);
     const Tensor part = h.slice(begin, r);
-    gemm({.transpose_b = true, .m = r, .n = out, .k = in, .alpha = factor}, x2.slice(begin, r), w, part);
+    gemm({.transpose_b = true, .m = r, .n = out, .k = in}, x2.slice(begin, r), w, part, {.scale = factor, .bias = in_product ? bias.detached() : Tensor()});
     dispatch(x.dtype(), [&]<class T>() {
       const Compute<T>* add = b ? b.data<Compute<T>>() : nullptr;
       map_rows(x.device(), r, Activate<T>{add, part.data<T>(), y.slice(begin, r).data<T>(), out});

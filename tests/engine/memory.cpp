@@ -127,7 +127,7 @@ TEST_CASE("memory: poison and guards, in the pool and in an arena") {
     for (const size_t overrun : {0, 1, 64}) {
       const size_t violations = guard_violations();
       {
-        const Storage storage(100);
+        const Storage storage(100, Device{});
         for (size_t i = 0; i < 100; i++) CHECK(static_cast<unsigned char>(storage.data()[i]) == 0xFF);
         std::memset(storage.data(), 0, 100 + overrun);
       }

@@ -24,8 +24,8 @@ const std::map<string, std::set<string>> may_include = {
 // Inside the engine, lowest first: a file includes only its own floor and those below. A new file gets its place here.
 const std::vector<std::set<string>> engine_floors = {
     {"check", "shape", "dtype", "random", "host_device", "math", "box", "small_gemm", "nearest"},
-    {"device", "memory", "tensor", "workers", "durable_file", "safetensors"},
-    {"autograd", "profile", "kernel", "fibers", "mma", "map", "blas", "comm"},
+    {"device", "capture_rules", "memory", "tensor", "workers", "durable_file", "safetensors"},
+    {"autograd", "profile", "kernel", "fibers", "mma", "map", "convert", "blas", "comm"},
     {"ops"},
     {"capture"},
 };

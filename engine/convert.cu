@@ -1,0 +1,43 @@
+// convert.cu: numbers in another type, tensors of one number, and sums into a gradient, on the device that they belong to.
+#include "engine/map.h"
+
+namespace {
+
+template <class S, class T> struct Convert {
+  const S* from;
+  T* to;
+  HD void operator()(int64_t i) const { to[i] = T(Compute<S>(from[i])); }
+};
+
+template <class T> struct Fill {
+  T* to;
+  T value;
+  HD void operator()(int64_t i) const { to[i] = value; }
+};
+
+}  // namespace
+
+Tensor Tensor::to(DType dtype) const {
+  if (dtype == dtype_) return detached();
+  Tensor t = empty(shape_, dtype, device_);
+  dispatch(dtype_, [&]<class S>() {
+    dispatch(dtype, [&]<class T>() { map(device_, size(), Convert<S, T>{data<S>(), t.data<T>()}); });
+  });
+  return t;
+}
+
+Tensor Tensor::full(const Shape& shape, double value, DType dtype, Device device) {
+  Tensor t = empty(shape, dtype, device);
+  dispatch(dtype, [&]<class T>() { map(device, t.size(), Fill<T>{t.data<T>(), T(value)}); });
+  return t;
+}
+
+void add_to_gradient(const Tensor& dy, const Tensor& x) {
+  if (!x.wants_grad()) return;
+  auto [grad, beta] = into(x);
+  dispatch(dy.dtype(), [&]<class From>() {
+    dispatch(grad.dtype(), [&]<class To>() {
+      map(grad.device(), grad.size(), AddInto<From, To>{dy.data<From>(), grad.data<To>(), beta != 0});
+    });
+  });
+}

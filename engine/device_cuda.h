@@ -1,0 +1,8 @@
+// device_cuda.h: what the CUDA files share: the stream that all work of a GPU goes to, and errors with their call.
+#pragma once
+#include <cuda_runtime_api.h>
+
+// Throws "[cuda] CALL: REASON" for anything but success.
+void cuda_check(cudaError_t error, const char* call);
+// The one compute stream of the current device.
+cudaStream_t compute_stream();

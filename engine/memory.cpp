@@ -16,6 +16,7 @@ constexpr size_t alignment = 256, huge_page = size_t(2) << 20, guard_bytes = 64;
 constexpr unsigned char guard_pattern = 0xA5;
 
 thread_local Arena* current_arena = nullptr;
+thread_local uint64_t* address_trace = nullptr;
 std::atomic<size_t> violations{0};
 
 size_t rounded(size_t bytes, size_t to) { return (bytes + to - 1) / to * to; }
@@ -139,6 +140,7 @@ Storage::Storage(size_t bytes, Device device)
   const bool guard = memory_debug().guard;
   allocated_ = bytes + (guard ? guard_bytes : 0);
   data_ = arena_ ? static_cast<char*>(arena_->allocate(allocated_)) : from_pool(device, allocated_);
+  if (arena_ && address_trace) *address_trace = (*address_trace ^ uint64_t(reinterpret_cast<uintptr_t>(data_))) * 0x100000001b3ull;
   if (!data_) fail(Exit::failure, "out of memory: ", allocated_ >> 20, " MiB are not to be had on ", device);
   if (memory_debug().poison) fill_bytes(data_, device, 0xFF, bytes_);
   if (guard) fill_bytes(data_ + bytes_, device, guard_pattern, guard_bytes);
@@ -160,3 +162,9 @@ Storage::~Storage() {
 
 ArenaScope::ArenaScope(Arena* arena) : outer_(current_arena) { current_arena = arena; }
 ArenaScope::~ArenaScope() { current_arena = outer_; }
+
+AddressTrace::AddressTrace() {
+  check(address_trace == nullptr, "[memory] one trace at a time");
+  address_trace = &hash_;
+}
+AddressTrace::~AddressTrace() { address_trace = nullptr; }

@@ -1,6 +1,7 @@
 // memory.h: two lifetimes only. The pool holds what lives long (parameters, moments, staging); an arena holds what is made inside a step.
 #pragma once
 #include <cstddef>
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -64,6 +65,18 @@ class ArenaScope {
 
  private:
   Arena* outer_;
+};
+
+// Remembers where this thread's arena storage lay while it lives: two runs of a step have one hash if a graph of the first can be replayed.
+class AddressTrace {
+ public:
+  AddressTrace();
+  ~AddressTrace();
+  AddressTrace(const AddressTrace&) = delete;
+  uint64_t hash() const { return hash_; }
+
+ private:
+  uint64_t hash_ = 0xcbf29ce484222325ull;
 };
 
 // Switches for tests: fresh memory filled with 0xFF (NaN for every float type), and guard bytes behind every allocation that

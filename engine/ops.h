@@ -16,7 +16,7 @@ Tensor multiply_channels(const Tensor& x, const Tensor& w);   // x * w over the 
 Tensor gelu(const Tensor& x);                                 // x Phi(x), the erf form
 Tensor relu(const Tensor& x);                                 // max(x, 0)
 // Each number is 0 with chance `rate`, else divided by 1 - rate; a pure function of (stream, step, sample, place in the sample).
-Tensor dropout(const Tensor& x, double rate, const RandomStream& stream, uint32_t step, int64_t first_sample);
+Tensor dropout(const Tensor& x, double rate, const RandomStream& stream, StepNumber step, int64_t first_sample);
 
 // --- products ------------------------------------------------------------------------------------------------------------------
 // alpha x W^T + b: [..., in] -> [..., out]; bias may be empty. alpha [1], if there, is the scalar of the product, so that no second weight
@@ -50,7 +50,7 @@ Tensor rotary(const Tensor& x, int heads, double base, int still);
 struct DropPath {
   double rate = 0;
   RandomStream stream;
-  uint32_t step = 0;
+  StepNumber step;
   int64_t first_sample = 0;   // of this tensor's first entry, counted over the whole batch of the step
 };
 struct Sum { Tensor sum, normalised; };
@@ -77,8 +77,11 @@ struct PixelPlan {
   uint32_t step = 0;
   int64_t first_sample = 0;            // of image 0, counted over the whole step: the noise depends on nothing else
 };
+// The plan of a batch of so many images as bytes for a device: what changes from step to step must lie where a captured step reads it.
+std::vector<uint8_t> staged(const PixelPlan& plan, int64_t batch, int64_t channels);
 // u8 images [B, H, W, C] -> normalised patch rows [count, (H/P)(W/P), C*P*P] of images first .. first+count-1, channel-major like a conv weight.
 Tensor patchify_pixels(const Tensor& images, const PixelPlan& plan, int patch, int64_t first, int64_t count, DType dtype);
+Tensor patchify_pixels(const Tensor& images, const Tensor& staged_plan, int patch, int64_t first, int64_t count, DType dtype);
 Tensor patchify(const Tensor& images, int patch);             // the same rows from normalised images [B, C, H, W]; differentiable
 Tensor patch_merge(const Tensor& x);                          // [B, H, W, C] -> [B, H/2 * W/2, 4C], phases (0,0) (1,0) (0,1) (1,1)
 // Overlapping patches: [B, H, W, C] -> [B, L, C*K*K], L = ((H + 2P - K) / S + 1) * (...), zero padding P; feature c*K*K + ky*K + kx.

@@ -36,6 +36,14 @@ constexpr uint64_t hash_name(std::string_view name) {
   return h;
 }
 
+// The number of a step: itself, or where it stands on the device. A captured step reads it there, because what it was given is frozen.
+struct StepNumber {
+  uint32_t value = 0;
+  const uint32_t* where = nullptr;
+  constexpr HD StepNumber(uint32_t value = 0, const uint32_t* where = nullptr) : value(value), where(where) {}
+  HD operator uint32_t() const { return where ? *where : value; }
+};
+
 // A named stream of random words, for instance RandomStream(seed, "layers.0.blocks.1.drop_path.2").
 struct RandomStream {
   uint32_t key0 = 0, key1 = 0;

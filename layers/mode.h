@@ -38,7 +38,7 @@ struct Mode {
   bool deterministic = false;                  // drop nothing, even in training
   bool checkpoint_activations = false;
   uint64_t seed = 0;
-  uint32_t step = 0;
+  StepNumber step;
   int64_t first_sample = 0;                    // index of the tensor's first sample within the whole batch of the step
   EntropySums* entropies = nullptr;            // where attention hands in its entropy, if anyone asks
   double temperature = 1;                      // attention logits are divided by it, besides the layer's own

@@ -10,7 +10,7 @@ template <class T> struct Drop {   // forward from x to y, backward from dy to d
   T* to;
   bool add;
   RandomStream stream;
-  uint32_t step;
+  StepNumber step;
   int64_t first_sample, sample_size, pieces;   // numbers in a sample, and the pieces that it is cut in
   double rate;
   static constexpr int64_t piece = 4096;
@@ -36,7 +36,7 @@ template <class T> struct Drop {   // forward from x to y, backward from dy to d
 
 }  // namespace
 
-Tensor dropout(const Tensor& x, double rate, const RandomStream& stream, uint32_t step, int64_t first_sample) {
+Tensor dropout(const Tensor& x, double rate, const RandomStream& stream, StepNumber step, int64_t first_sample) {
   const OpRange range("dropout");
   check(rate >= 0 && rate < 1, "[dropout] rate must be in [0, 1), given ", rate);
   if (rate == 0) return x;

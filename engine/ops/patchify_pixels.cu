@@ -1,6 +1,7 @@
 // patchify_pixels: raw u8 pixels to normalised patch rows in one pass: (u8/255 - mean)/std, then random erasing, then mixup or cutmix
 // with the batch reversed (DeiT's order), or the mix first (timm's), then the gather into patches. No gradient: pixels have none.
 #include <cmath>
+#include <cstring>
 
 #include "engine/map.h"
 #include "engine/ops.h"
@@ -10,19 +11,22 @@ namespace {
 
 constexpr int max_channels = 4;
 
-template <class T> struct Pixels {
-  const uint8_t* images;    // [B, H, W, C]
-  const int32_t* erase;     // [B, 4]: top, left, height, width; null: none
-  T* rows;
-  int64_t batch, channels, height, width, patch, first;
+// A plan as the device reads it; the erase boxes [B, 4] (top, left, height, width; no height: none) follow.
+struct StagedPlan {
   float factor[max_channels], offset[max_channels];   // normalised = u8 * factor + offset
-  PixelPlan::Mix mix;
-  bool mix_first, erase_to_zero;
+  int32_t mix, mix_first, erase_to_zero, erases;
   float lambda;
-  Box cut;
+  int32_t cut[4];
   RandomStream noise;
   uint32_t step;
   int64_t first_sample;
+};
+
+template <class T> struct Pixels {
+  const uint8_t* images;    // [B, H, W, C]
+  const StagedPlan* plan;
+  T* rows;
+  int64_t batch, channels, height, width, patch, first;
 
   static HD bool inside(int64_t y, int64_t x, int64_t top, int64_t left, int64_t height, int64_t width) {
     return y >= top && y < top + height && x >= left && x < left + width;
@@ -30,23 +34,25 @@ template <class T> struct Pixels {
   HD float raw(int64_t b, int64_t y, int64_t x, int64_t c) const { return float(images[((b * height + y) * width + x) * channels + c]); }
   // Image b's pixel, whose raw value this is, normalised or erased.
   HD float finished(int64_t b, int64_t y, int64_t x, int64_t c, float pixel) const {
-    if (erase) {
-      const int32_t* e = erase + b * 4;
+    if (plan->erases) {
+      const int32_t* e = reinterpret_cast<const int32_t*>(plan + 1) + b * 4;
       if (inside(y, x, e[0], e[1], e[2], e[3])) {
-        if (erase_to_zero) return 0;
-        const Words w = noise.words(step, uint64_t(first_sample + b), uint32_t((y * width + x) * channels + c));
+        if (plan->erase_to_zero) return 0;
+        const Words w = plan->noise.words(plan->step, uint64_t(plan->first_sample + b), uint32_t((y * width + x) * channels + c));
         return float(normal_from(w[0], w[1]));
       }
     }
-    return pixel * factor[c] + offset[c];
+    return pixel * plan->factor[c] + plan->offset[c];
   }
   HD float value(int64_t b, int64_t y, int64_t x, int64_t c) const { return finished(b, y, x, c, raw(b, y, x, c)); }
   HD void operator()(int64_t i) const {   // i counts the pixels of the chosen images, channels last
     const int64_t c = i % channels, x = i / channels % width, y = i / (channels * width) % height, local = i / (channels * width * height);
     const int64_t b = first + local, partner = batch - 1 - b;
-    const bool of_partner = mix == PixelPlan::cutmix && inside(y, x, cut.top, cut.left, cut.height, cut.width);
+    const int32_t mix = plan->mix, *cut = plan->cut;
+    const float lambda = plan->lambda;
+    const bool of_partner = mix == PixelPlan::cutmix && inside(y, x, cut[0], cut[1], cut[2], cut[3]);
     float v;
-    if (mix_first) {
+    if (plan->mix_first) {
       // In f64 products and sum are exact, so that a fused sum rounds alike; timm's f32 may round a tie to the other side.
       const double share = lambda;
       const float pixel = mix == PixelPlan::mixup ? float(rint(share * raw(b, y, x, c) + (1 - share) * raw(partner, y, x, c)))
@@ -62,30 +68,45 @@ template <class T> struct Pixels {
 
 }  // namespace
 
+std::vector<uint8_t> staged(const PixelPlan& plan, int64_t batch, int64_t channels) {
+  check(channels <= max_channels && int64_t(plan.mean.size()) == channels && int64_t(plan.std.size()) == channels,
+        "[patchify_pixels] mean and std need one value for each of ", channels, " channels (at most ", max_channels, ")");
+  check(plan.erase.empty() || int64_t(plan.erase.size()) == batch, "[patchify_pixels] ", plan.erase.size(), " erase boxes for ", batch, " images");
+  StagedPlan to{};
+  for (int64_t c = 0; c < channels; c++) {
+    to.factor[c] = 1 / (255 * plan.std[c]);
+    to.offset[c] = -plan.mean[c] / plan.std[c];
+  }
+  to.mix = plan.mix, to.mix_first = plan.mix_first, to.erase_to_zero = plan.erase_to_zero, to.erases = !plan.erase.empty();
+  to.lambda = plan.lambda;
+  to.cut[0] = plan.cut.top, to.cut[1] = plan.cut.left, to.cut[2] = plan.cut.height, to.cut[3] = plan.cut.width;
+  to.noise = plan.noise, to.step = plan.step, to.first_sample = plan.first_sample;
+  std::vector<uint8_t> bytes(sizeof to + size_t(batch) * 4 * sizeof(int32_t));   // boxes even where none is: one size for all steps
+  std::memcpy(bytes.data(), &to, sizeof to);
+  auto* boxes = reinterpret_cast<int32_t*>(bytes.data() + sizeof to);
+  for (const Box& box : plan.erase)
+    for (const int number : {box.top, box.left, box.height, box.width}) *boxes++ = number;
+  return bytes;
+}
+
 Tensor patchify_pixels(const Tensor& images, const PixelPlan& plan, int patch, int64_t first, int64_t count, DType dtype) {
+  check(images.shape().rank() == 4, "[patchify_pixels] u8 [B, H, W, C] expected, given ", images.shape());
+  const std::vector<uint8_t> bytes = staged(plan, images.dim(0), images.dim(3));
+  return patchify_pixels(images, Tensor::from(Shape{int64_t(bytes.size())}, bytes, DType::u8, images.device()), patch, first, count, dtype);
+}
+
+Tensor patchify_pixels(const Tensor& images, const Tensor& staged_plan, int patch, int64_t first, int64_t count, DType dtype) {
   const OpRange range("patchify_pixels");
   check(images.shape().rank() == 4 && images.dtype() == DType::u8, "[patchify_pixels] u8 [B, H, W, C] expected, given ", images.shape());
   const int64_t batch = images.dim(0), height = images.dim(1), width = images.dim(2), channels = images.dim(3);
   check(height % patch == 0 && width % patch == 0, "[patchify_pixels] ", height, " x ", width, " is not divisible by patches of ", patch);
-  check(channels <= max_channels && int64_t(plan.mean.size()) == channels && int64_t(plan.std.size()) == channels,
-        "[patchify_pixels] mean and std need one value for each of ", channels, " channels (at most ", max_channels, ")");
   check(first >= 0 && first + count <= batch, "[patchify_pixels] images ", first, "+", count, " of ", batch);
-  check(plan.erase.empty() || int64_t(plan.erase.size()) == batch, "[patchify_pixels] ", plan.erase.size(), " erase boxes for ", batch, " images");
-  Tensor erase;
-  if (!plan.erase.empty()) {
-    std::vector<int32_t> boxes;
-    for (const Box& box : plan.erase) boxes.insert(boxes.end(), {box.top, box.left, box.height, box.width});
-    erase = Tensor::from(Shape{batch, 4}, boxes, DType::i32, images.device());
-  }
+  check(staged_plan.bytes() == sizeof(StagedPlan) + size_t(batch) * 4 * sizeof(int32_t), "[patchify_pixels] the plan is of another batch");
   Tensor rows = Tensor::empty({count, height / patch * (width / patch), channels * patch * patch}, dtype, images.device());
+  const auto* plan = reinterpret_cast<const StagedPlan*>(staged_plan.raw());
   dispatch(dtype, [&]<class T>() {
-    Pixels<T> f{images.data<uint8_t>(), erase ? erase.data<int32_t>() : nullptr, rows.data<T>(), batch, channels, height, width, patch,
-                first, {}, {}, plan.mix, plan.mix_first, plan.erase_to_zero, plan.lambda, plan.cut, plan.noise, plan.step, plan.first_sample};
-    for (int64_t c = 0; c < channels; c++) {
-      f.factor[c] = 1 / (255 * plan.std[c]);
-      f.offset[c] = -plan.mean[c] / plan.std[c];
-    }
-    map(images.device(), count * height * width * channels, f);
+    map(images.device(), count * height * width * channels,
+        Pixels<T>{images.data<uint8_t>(), plan, rows.data<T>(), batch, channels, height, width, patch, first});
   });
   return rows;
 }

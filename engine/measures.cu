@@ -59,7 +59,8 @@ void note_attention(const Tensor& entropy, const Tensor& x, const Tensor& report
   dispatch(x.dtype(), [&]<class T>() { map_rows(device, rows, TokenSquares<T>{x.data<T>(), columns, tokens.data<double>()}); });
   double *sums = samples.data<double>(), *largest = sums + batch;
   map_rows(device, batch, SampleSquares{tokens.data<double>(), rows / batch, sums, largest});
-  map_rows(device, 1, NoteAttention{entropy.data<float>(), sums, largest, entropy.size(), batch, report.data<double>() + heads, report.data<double>() + squares});
+  double* to = report.data<double>();
+  map_rows(device, 1, NoteAttention{entropy.data<float>(), sums, largest, entropy.size(), batch, to + heads, to + squares});
 }
 
 void note_sum(const Tensor& y, const Tensor& report, int64_t slot) {

@@ -76,9 +76,9 @@ struct PixelPlan {
   RandomStream noise;
   uint32_t step = 0;
   int64_t first_sample = 0;            // of image 0, counted over the whole step: the noise depends on nothing else
+  // For a batch of so many images, as bytes for a device: what changes from step to step must lie where a recorded step reads it.
+  std::vector<uint8_t> staged(int64_t batch, int64_t channels) const;
 };
-// The plan of a batch of so many images as bytes for a device: what changes from step to step must lie where a captured step reads it.
-std::vector<uint8_t> staged(const PixelPlan& plan, int64_t batch, int64_t channels);
 // u8 images [B, H, W, C] -> normalised patch rows [count, (H/P)(W/P), C*P*P] of images first .. first+count-1, channel-major like a conv weight.
 Tensor patchify_pixels(const Tensor& images, const PixelPlan& plan, int patch, int64_t first, int64_t count, DType dtype);
 Tensor patchify_pixels(const Tensor& images, const Tensor& staged_plan, int patch, int64_t first, int64_t count, DType dtype);

@@ -204,7 +204,8 @@ void PowerIteration::iterate(const Tensor& weights, const Tensor& vectors) const
   const int32_t* channels = channel_table_.data<int32_t>();
   dispatch(weights.dtype(), [&]<class T>() {
     const T* w = weights.data<T>();
-    map_rows(device, pieces_, Products<T>{w, v, matrices, reinterpret_cast<const PieceRow*>(piece_table_.raw()), partial_.data<float>(), squares_.data<double>()});
+    const auto* pieces = reinterpret_cast<const PieceRow*>(piece_table_.raw());
+    map_rows(device, pieces_, Products<T>{w, v, matrices, pieces, partial_.data<float>(), squares_.data<double>()});
     map(device, elements_, Correlate<T>{w, v, maps, maps_, false, true, image});
     map(device, elements_, Correlate<T>{w, image, maps, maps_, true, false, back});
   });

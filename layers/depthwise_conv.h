@@ -27,7 +27,7 @@ struct DepthwiseConv {
   // y_tc^2 <= |w_c|^2 sum_i x_ic^2, and summed over c: |y_t| <= max_c |w_c| K R + |b|; the same holds for differences, so the rms constant
   // is K max_c |w_c|.
   Bound with_gelu_bound(const Domain& in, BoundTrace& trace) const {
-    const Real across = Real(weight.raw.raw().dim(2)) * weight.longest_row();
+    const Real across = Real(weight.raw.info().shape[2]) * weight.longest_row();
     const Bound conv = Bound::of(weight.convolution_norm(trace.norms), weight.norm_kind(trace.norms),
                                  {in.tokens, in.width, reach(across, in.radius) + (bias ? l2_norm(bias) : 0)}, across);
     return trace.note(name, "DepthwiseConv", stretched(conv, gelu_lipschitz, "GELU"));

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "engine/measures.h"
+
 void Mode::note_branch(const Tensor& f) const {
   if (!branch_variances) return;
   double sum = 0, squares = 0;
@@ -13,6 +15,8 @@ void Mode::note_branch(const Tensor& f) const {
 }
 
 void EntropySums::note(int attention, int first_head, const Tensor& entropy, const Tensor& x) {
+  if (x.device() != Device{} && !report) return note(attention, first_head, entropy.to(Device{}), x.to(Device{}));
+  if (report) return note_attention(entropy, x, report, heads_at + first_head, heads_at + int64_t(sums.size()) + 2 * attention);
   const int64_t batch = x.dim(0), width = x.dim(-1), tokens = x.size() / (batch * width);
   const float* means = entropy.data<float>();
   for (int64_t h = 0; h < entropy.size(); h++) sums[first_head + h] += double(means[h]) * double(batch);

@@ -21,6 +21,9 @@ struct EntropySums {
   std::vector<double> sums;            // [all heads of the model]
   std::vector<InputSquares> inputs;    // [all attentions]
   double samples = 0;
+  // On a GPU sums and inputs are gathered there instead, f64: the heads from heads_at on, then sample and token of each attention.
+  Tensor report;
+  int64_t heads_at = 0;
 
   // An attention's mean entropies [heads] f32 over the samples of its input x [B, ...].
   void note(int attention, int first_head, const Tensor& entropy, const Tensor& x);

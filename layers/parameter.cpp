@@ -7,6 +7,8 @@
 namespace {
 constexpr int64_t alignment = 32;   // numbers: 128 bytes of f32, so that no two parameters share a cache line
 thread_local int current_shard = -1;
+
+bool is_small(const ParameterInfo& info) { return info.kind == ParameterKind::vector || info.kind == ParameterKind::table; }
 }  // namespace
 
 ShardScope::ShardScope(int shard) : outer_(current_shard) { current_shard = shard; }
@@ -57,13 +59,24 @@ void ParameterStore::share_buffers() {
     if (buffers_size_ > 0) std::memcpy(buffers_[s].raw(), buffers_[0].raw(), buffers_[0].bytes());
 }
 
-void ParameterStore::finalize(DType dtype, int shards, uint64_t seed) {
+void ParameterStore::finalize(DType dtype, int shards, uint64_t seed, Device device) {
   dtype_ = dtype;
+  device_ = device;
   values_ = Tensor::zeros({flat_size_}, dtype);
 #pragma omp parallel for schedule(dynamic)
   for (size_t i = 0; i < infos_.size(); i++) {
     const ParameterInfo& info = infos_[i];
     initialize(slice_of(values_, int(i)), info.init, RandomStream(seed, "init." + info.name), info.row_groups);
+  }
+  in_use_ = device == Device{} ? values_ : values_.to(device);
+  if (device != Device{}) {
+    pieces_ = std::make_unique<FlatPieces>(ranges(), device);
+    int64_t numbers = 0;
+    small_.clear();
+    for (size_t i = 0; i < infos_.size(); i++)
+      if (is_small(infos_[i])) small_.push_back(int(i)), numbers += infos_[i].size();
+    small_table_ = pieces_->gather_table(small_);
+    small_packed_ = Tensor::empty({numbers}, dtype, device);
   }
   buffers_.clear();
   for (int s = 0; s < std::max(1, shards); s++) {
@@ -75,11 +88,12 @@ void ParameterStore::finalize(DType dtype, int shards, uint64_t seed) {
   gradients_.clear();
   slots_.assign(shards, {});
   for (int s = 0; s < shards; s++) {
-    gradients_.push_back(Tensor::zeros({flat_size_}, dtype));
+    gradients_.push_back(Tensor::zeros({flat_size_}, dtype, device));
     for (size_t i = 0; i < infos_.size(); i++) {
       auto slot = std::make_shared<GradSlot>();
       slot->grad = slice_of(gradients_[s], int(i)).view({infos_[i].size()});
       slot->dtype = dtype;
+      slot->device = device;
       slots_[s].push_back(slot);
     }
   }
@@ -96,8 +110,62 @@ Tensor ParameterStore::slice_of(const Tensor& flat, int index) const {
   return flat.slice(info.offset, info.size()).view(info.shape);
 }
 
+std::vector<FlatRange> ParameterStore::ranges() const {
+  std::vector<FlatRange> all;
+  for (const ParameterInfo& info : infos_) all.push_back({info.offset, info.offset + info.size()});
+  return all;
+}
+
+const Tensor& ParameterStore::values() const {
+  fetch_all();
+  return values_;
+}
+
+Tensor ParameterStore::raw(int index) const {
+  if (is_small(infos_[index])) fetch_small();
+  else fetch_all();
+  return slice_of(values_, index);
+}
+
+const Tensor& ParameterStore::values_in_use() const {
+  if (device_old_) {
+    in_use_.copy_from(values_);
+    device_old_ = false;
+  }
+  return in_use_;
+}
+
+void ParameterStore::exchange_values(Tensor& others) {
+  check(others.device() == device_ && others.size() == flat_size_, "[parameters] ", others.shape(), " on ", others.device(), " are no values of this model");
+  values_in_use();
+  std::swap(in_use_, others);
+  if (device_ == Device{}) values_ = in_use_;
+  device_changed();
+}
+
+void ParameterStore::fetch_small() const {
+  const std::lock_guard lock(fetching_);
+  if (!small_old_) return;
+  pieces_->gather(in_use_, small_table_, small_packed_);
+  const Tensor packed = small_packed_.to(Device{});
+  int64_t at = 0;
+  for (const int i : small_) {
+    const int64_t n = infos_[i].size();
+    slice_of(values_, i).view({n}).copy_from(packed.slice(at, n));
+    at += n;
+  }
+  small_old_ = false;
+}
+
+void ParameterStore::fetch_all() const {
+  const std::lock_guard lock(fetching_);
+  if (!large_old_) return;
+  values_.copy_from(in_use_);
+  small_old_ = large_old_ = false;
+}
+
 Tensor ParameterStore::value(int index) const {
-  Tensor t = slice_of(values_, index);
+  Tensor t = slice_of(values_in_use(), index);
   if (current_shard >= 0) t.set_slot(slots_[current_shard][index]);
   return t;
 }
@@ -113,7 +181,7 @@ void ParameterStore::begin_gradients(int shard) {
 
 void ParameterStore::end_gradients(int shard) {
   for (auto& slot : slots_[shard])
-    if (!slot->filled) std::memset(slot->grad.raw(), 0, slot->grad.bytes());
+    if (!slot->filled) fill_bytes(slot->grad.raw(), device_, 0, slot->grad.bytes());
 }
 
 double max_abs(const Parameter& p) {

@@ -1,11 +1,15 @@
-// parameter.h: named slices of flat buffers. One buffer of values, one gradient buffer for each shard of the batch.
+// parameter.h: named slices of flat buffers. One buffer of values, one gradient buffer for each shard of the batch. Where the model runs on a GPU,
+// the values that count are there; the host has a copy, which is fetched when somebody looks at it.
 #pragma once
 #include <cmath>
 #include <map>
+#include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
 #include "engine/autograd.h"
+#include "engine/flat.h"
 #include "layers/init.h"
 
 enum class ParameterKind {
@@ -47,7 +51,7 @@ class ParameterStore {
   int add(ParameterInfo info);
   int add_buffer(BufferInfo info);
   // Lays out the buffers and draws the initial values, each from the stream of its own name.
-  void finalize(DType dtype, int shards, uint64_t seed);
+  void finalize(DType dtype, int shards, uint64_t seed, Device device = {});
 
   const std::vector<ParameterInfo>& parameters() const { return infos_; }
   int64_t count() const;                       // numbers in all parameters
@@ -55,11 +59,19 @@ class ParameterStore {
   DType dtype() const { return dtype_; }
   int shards() const { return int(gradients_.size()); }
 
-  Tensor& values() { return values_; }                             // flat
-  const Tensor& gradient(int shard) const { return gradients_[shard]; }   // flat
-  // A parameter's values, with the gradient slot of the shard that runs on this thread (none outside a shard).
+  Device device() const { return device_; }
+  // Flat, on the host. Who writes to it says so afterwards.
+  const Tensor& values() const;
+  void host_changed() { device_old_ = device_ != Device{}; }
+  // Flat, where the model runs. Who writes to it says so afterwards.
+  const Tensor& values_in_use() const;
+  void device_changed() { small_old_ = large_old_ = device_ != Device{}; }
+  void exchange_values(Tensor& others);   // with a flat tensor on the device
+  void fetch_small() const;   // brings the host's vectors and tables up to date
+  const Tensor& gradient(int shard) const { return gradients_[shard]; }   // flat, where the model runs
+  // A parameter's values as ops read them, with the gradient slot of the shard that runs on this thread (none outside a shard).
   Tensor value(int index) const;
-  Tensor raw(int index) const { return slice_of(values_, index); }          // without a gradient slot
+  Tensor raw(int index) const;   // on the host, without a gradient slot
   Tensor slice_of(const Tensor& flat, int index) const;                     // that parameter's part of any flat buffer
   int find(const std::string& name) const;                                  // -1 if there is none
 
@@ -82,6 +94,8 @@ class ParameterStore {
   // A layer computes statistics over the batch: a shard must not be cut into micro-batches.
   bool batch_statistics = false;
 
+  std::vector<FlatRange> ranges() const;   // of all parameters in the flat buffers
+
   void begin_gradients(int shard);   // forgets the last step's gradients
   void end_gradients(int shard);     // zeroes those that nothing reached
 
@@ -91,7 +105,16 @@ class ParameterStore {
   std::vector<BufferInfo> buffer_infos_;
   int64_t flat_size_ = 0, buffers_size_ = 0;
   DType dtype_ = DType::f32;
-  Tensor values_;
+  Device device_;
+  Tensor values_;        // of the host
+  Tensor in_use_;        // the same on the CPU
+  // What of the one is older than the other. Vectors and tables are looked at in every step, matrices seldom: they are fetched apart.
+  mutable bool device_old_ = false, small_old_ = false, large_old_ = false;
+  mutable std::mutex fetching_;
+  void fetch_all() const;
+  std::vector<int> small_;
+  std::unique_ptr<FlatPieces> pieces_;
+  Tensor small_table_, small_packed_;   // on the device
   std::vector<Tensor> gradients_;
   std::vector<Tensor> buffers_;   // flat; one a shard, at least one
   std::vector<std::vector<std::shared_ptr<GradSlot>>> slots_;   // [shard][parameter]

@@ -53,7 +53,7 @@ struct Weight {
   // Of a depthwise convolution, on the map it runs over. With weight_norm a channel's operator has norm at most K |w_c|, otherwise it is followed as
   // the operator that it is.
   double convolution_norm(const NormSource& norms) const {
-    return kind == WeightPart::weight_norm ? double(raw.raw().dim(2)) * longest_row() : norm(norms);
+    return kind == WeightPart::weight_norm ? double(raw.info().shape[2]) * longest_row() : norm(norms);
   }
   // Of a convolution whose patches overlap.
   double sliding_norm(const NormSource& norms) const {
@@ -64,7 +64,7 @@ struct Weight {
   // The longest row of the map, a kernel's channel in a depthwise convolution.
   double longest_row() const {
     if (kind == WeightPart::weight_norm) return std::abs(factor) * max_abs(gain);
-    return std::abs(scalar()) * longest_row_of(raw, raw.raw().dim(0));
+    return std::abs(scalar()) * longest_row_of(raw, raw.info().shape[0]);
   }
   BoundKind norm_kind(const NormSource& norms) const { return kind == WeightPart::weight_norm ? BoundKind::certified : norms.kind(); }
 

@@ -25,7 +25,7 @@ Vit::Vit(const VitConfig& config) : config(config) {
 
 // A further token and positions are constants: they move no two inputs apart, but make tokens longer.
 Tensor Vit::embed(const Tensor& patches, const Mode& mode) const {
-  const int64_t batch = patches.dim(0), width = config.embed_dim, tokens = pos_embed.raw().dim(1);
+  const int64_t batch = patches.dim(0), width = config.embed_dim, tokens = pos_embed.info().shape[1];
   const Tensor patch_tokens = patch_embed(patches, mode), embedded = cls_token ? prepend_token(patch_tokens, cls_token().view({width})) : patch_tokens;
   return add_bias(embedded.view({batch, tokens * width}), pos_embed().view({tokens * width})).view({batch, 1, tokens, width});
 }

@@ -24,7 +24,7 @@ struct Vit : SequenceModel {
     const int64_t side = img_size / input_patch;
     return {side * side, int64_t(in_chans) * input_patch * input_patch, patch_radius};
   }
-  int64_t widest_activation() const override { return pos_embed.raw().size(); }
+  int64_t widest_activation() const override { return pos_embed.info().shape.size(); }
   std::vector<NormFold> norm_folds() const override;
 
  private:

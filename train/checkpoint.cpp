@@ -1,7 +1,6 @@
 // checkpoint.cpp: saving and loading the state of a run.
 #include "train/checkpoint.h"
 
-#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "engine/durable_file.h"
@@ -19,7 +18,7 @@ void restore(const SafetensorsFile& file, const std::string& name, const Tensor&
   if (it == file.tensors().end()) fail(Exit::bad_data, file.path(), " lacks ", name, ": the checkpoint was made with other settings");
   const Tensor from = to_tensor(it->second, to.dtype(), file.path() + ": " + name);
   if (from.size() != to.size()) fail(Exit::bad_data, file.path(), " belongs to another model: ", name, " is ", from.shape(), ", expected ", to.shape());
-  std::memcpy(to.raw(), from.raw(), from.bytes());
+  to.copy_from(from);
 }
 
 }  // namespace
@@ -36,10 +35,12 @@ void save_checkpoint(const RunPaths& paths, Training& training, const Position& 
                     {{"format", "pt"}, {"model_hash", hash_text(training.recipe)}});
   const Tensor vectors = Tensor::from(Shape{int64_t(training.norms->state().size())}, training.norms->state(), DType::f32);
   const Tensor measured = Tensor::from(Shape{int64_t(training.norms->measured().size())}, training.norms->measured(), DType::f64);
+  std::vector<Tensor> copies;   // of what lies on a GPU, until it is written
+  const auto on_host = [&](const Tensor& tensor) { return copies.emplace_back(tensor.device() == Device{} ? tensor : tensor.to(Device{})); };
   std::map<std::string, SafetensorsEntry> state{{"power_iteration", to_entry(vectors)}, {"spectral_norms", to_entry(measured)}};
-  for (const auto& [name, tensor] : training.optimizer->state()) state[name] = to_entry(*tensor);
+  for (const auto& [name, tensor] : training.optimizer->state()) state[name] = to_entry(on_host(*tensor));
   if (training.optimizer->ema)
-    for (auto& [name, entry] : weight_entries(store, training.optimizer->ema, "ema.")) state[name] = entry;
+    for (auto& [name, entry] : weight_entries(store, on_host(training.optimizer->ema), "ema.")) state[name] = entry;
   write_safetensors((folder / "state.safetensors").string(), state);
   const nlohmann::json json{{"version", format_version}, {"step", position.step}, {"epoch", position.epoch}, {"batch", position.batch},
                             {"optimizer_steps", training.optimizer->steps}, {"model_hash", hash_text(training.recipe)}};

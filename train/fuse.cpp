@@ -20,7 +20,7 @@ std::string bias_name(const Weight& weight) {
 
 std::vector<double>& bias_of(Values& values, const Weight& weight) {
   std::vector<double>& bias = values[bias_name(weight)];
-  bias.resize(size_t(weight.raw.raw().dim(0)), 0.0);
+  bias.resize(size_t(weight.raw.info().shape[0]), 0.0);
   return bias;
 }
 
@@ -112,6 +112,7 @@ std::unique_ptr<Training> fuse(Training& source) {
     const int from = source.model->store.find_buffer(store.buffers()[i].name);
     if (from >= 0) set(store.buffer(int(i)), source.model->store.buffer(from).values());
   }
+  store.host_changed();
   return fused;
 }
 

@@ -82,10 +82,15 @@ Ledger::Ledger(const RunPaths& paths, Training& training, std::optional<int64_t>
   write_file_atomically(paths.ledger(), about.dump(1) + "\n");
 }
 
+void Ledger::before_step(int64_t step) {
+  // With a row at every step the norms still are those that the last row measured.
+  if (!is_full(step) || training_.recipe.ledger.every == 1) return;
+  training_.norms->iterate(training_.workers, training_.recipe.ledger.power_iterations);
+  training_.model->store.fetch_small();
+}
+
 void Ledger::before_update(int64_t step, const StepResult& result) {
   if (!is_full(step)) return;
-  // With a row at every step the norms still are those that the last row measured.
-  if (training_.recipe.ledger.every > 1) training_.norms->iterate(training_.workers, training_.recipe.ledger.power_iterations);
   entropy_floors_.clear();
   for (const Attention* a : attentions_)
     for (const double floor : a->entropy_floors(*training_.norms, result.entropies.inputs[a->index], training_.temperature)) entropy_floors_.push_back(floor);

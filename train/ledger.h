@@ -27,7 +27,8 @@ class Ledger {
  public:
   // first_step: set when a run is resumed; later rows are dropped and the tables go on from there.
   Ledger(const RunPaths& paths, Training& training, std::optional<int64_t> first_step = {});
-  // What a row says of the weights that the step was made with: how low their attention's entropy can be.
+  // What a row says of the weights that the step is made with: their norms, and from what attention saw how low its entropy can be.
+  void before_step(int64_t step);
   void before_update(int64_t step, const StepResult& result);
   // After the update: one power iteration on every weight, the bounds, and a row in each table.
   // Returns what this row is an alarm of; the events are written.

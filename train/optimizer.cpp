@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "train/device_adamw.h"
+
 namespace {
 
 constexpr int64_t piece_size = 1 << 16;
@@ -39,7 +41,7 @@ Packing::Packing(const ParameterStore& store, const std::vector<bool>& parameter
 
 Optimizer::Optimizer(ParameterStore& store, const OptimizerOptions& options) : store_(store), options_(options) {
   pieces_ = pieces_of(std::vector<bool>(store.parameters().size(), true));
-  if (options.ema_decay > 0) ema = store.values().to(Device{});
+  if (options.ema_decay > 0) ema = store.values_in_use().to(store.device());
   if (options.constraint.method != "none") constraint_ = std::make_unique<Constraint>(store, options.constraint);
   averages_in_step_ = !constraint_;
 }
@@ -111,6 +113,7 @@ double Optimizer::decay_of(int parameter) const {
 }
 
 std::unique_ptr<Optimizer> make_optimizer(ParameterStore& store, const OptimizerOptions& options) {
+  if (store.device() != Device{}) return std::make_unique<DeviceAdamW>(store, options);   // check_device_recipe has seen that it is AdamW's
   if (options.name == "adamw") return make_adamw(store, options);
   if (options.name == "sgd") return make_sgd(store, options);
   if (options.name == "lars") return make_lars(store, options);

@@ -49,7 +49,7 @@ class Optimizer {
   Optimizer(const Optimizer&) = delete;
 
   // Sums the shards' gradients into the first one's buffer and measures them. Changes no weight.
-  GradientNorms gather(Workers& workers);
+  virtual GradientNorms gather(Workers& workers);
   // One step: the rule, then the constraint, then the average.
   void update(Workers& workers, double lr, const GradientNorms& norms);
   // Brings the weights to where the constraint promises they are; update() does it before the first step.

@@ -296,6 +296,7 @@ struct RunRecipe {
   int threads = 0, shards = 2, micro_batch = 0;
   bool checkpoint_activations = false;
   std::string device = "cpu", dtype = "f32";
+  bool capture = true;
   int eval_every = 1, checkpoint_every = 1, checkpoint_steps = 0, keep_checkpoints = 2;
 
   static void each_key(auto& run, auto&& key) {
@@ -306,8 +307,9 @@ struct RunRecipe {
     key("micro_batch", run.micro_batch, between(0, 1 << 20), "images a pass inside a shard; 0: chosen by the engine");
     key("checkpoint_activations", run.checkpoint_activations, anything(),
         "recompute activations in the backward pass: less memory, more time");
-    key("device", run.device, one_of({"cpu"}), "where the model runs");
-    key("dtype", run.dtype, one_of({"f32", "bf16", "f64"}), "of activations");
+    key("device", run.device, one_of({"cpu", "cuda"}), "where the model runs");
+    key("dtype", run.dtype, one_of({"f32", "tf32", "bf16", "f64"}), "of activations; tf32: f32 whose products a GPU makes with 10 bits of mantissa");
+    key("capture", run.capture, anything(), "on a GPU: record the whole step as one graph and replay it; the numbers are the same");
     key("eval_every", run.eval_every, at_least(0), "epochs between two evaluations; 0: only after the last");
     key("checkpoint_every", run.checkpoint_every, at_least(0),
         "epochs between two checkpoints; 0: only after the last");

@@ -24,7 +24,7 @@ bool is_due(int64_t count, int64_t every) { return every > 0 && count % every ==
 }  // namespace
 
 EvalResult evaluate_dataset(Training& training, BatchSource& loader, bool ema, const std::function<void(int64_t)>& progress) {
-  if (ema) std::swap(training.model->store.values(), training.optimizer->ema);
+  if (ema) training.model->store.exchange_values(training.optimizer->ema);
   EvalResult sums;
   Batch batch;
   int64_t done = 0;
@@ -34,7 +34,7 @@ EvalResult evaluate_dataset(Training& training, BatchSource& loader, bool ema, c
     done += batch.count;
     if (progress) progress(done);
   }
-  if (ema) std::swap(training.model->store.values(), training.optimizer->ema);
+  if (ema) training.model->store.exchange_values(training.optimizer->ema);
   return sums;
 }
 
@@ -63,7 +63,7 @@ Trainer::Trainer(const Recipe& recipe, const std::vector<const char*>& command_l
   if (resume) remember();
   nlohmann::json session = describe_session(command_line, position_.step);
   session["threads"] = training_.workers.threads();
-  session["device"] = "cpu";
+  session["device"] = recipe_.run.device;
   add_session(folder_.paths, session);
   std::string classes;
   for (const std::string& name : train_.classes()) classes += name + "\n";
@@ -143,10 +143,11 @@ void Trainer::step(std::vector<Batch>& batches, double wait) {
   std::vector<Input> inputs;
   for (const Batch& batch : batches) inputs.push_back(make_input(batch, recipe_, number, int64_t(inputs.size()) * recipe_.data.batch_size, true));
   if (position_.step == 0) training_.initialise_admin(inputs.front());
-  const StepResult result = training_.gradients(inputs, number);
-  if (!std::isfinite(result.loss) || !std::isfinite(result.gradient.total)) refuse(inputs, result, lr);
-  ledger_->before_update(position_.step, result);
-  training_.update(lr, result);
+  ledger_->before_step(position_.step);
+  const StepResult result = training_.step(inputs, number, lr, [&](const StepResult& result) {
+    if (!std::isfinite(result.loss) || !std::isfinite(result.gradient.total)) refuse(inputs, result, lr);
+    ledger_->before_update(position_.step, result);
+  });
   StepRow row{position_.step, position_.epoch, (position_.step + 1) * result.images, lr, 0, wait};
   row.images_per_s = double(result.images) / (since(start) + wait);
   images_per_s_ = images_per_s_ == 0 ? row.images_per_s : 0.98 * images_per_s_ + 0.02 * row.images_per_s;

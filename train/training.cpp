@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
+
+#include "engine/blas.h"
+#include "train/device_step.h"
 
 DType recipe_dtype(const Recipe& recipe) {
   return recipe.run.dtype == "f64" ? DType::f64 : recipe.run.dtype == "bf16" ? DType::bf16 : DType::f32;
@@ -45,6 +47,14 @@ Input make_input(const Batch& batch, const Recipe& recipe, uint32_t step, int64_
   return input;
 }
 
+Input Input::to(Device device) const {
+  if (device.kind == Device::cpu) return *this;
+  Input there = *this;
+  for (Tensor* tensor : {&there.pixels, &there.images, &there.targets, &there.tokens, &there.labels})
+    if (*tensor) *tensor = tensor->to(device);
+  return there;
+}
+
 OptimizerOptions optimizer_options(const Recipe& recipe) {
   const OptimizerRecipe& o = recipe.optimizer;
   OptimizerOptions options{.name = o.name, .betas = o.betas, .eps = o.eps, .momentum = o.momentum, .nesterov = o.nesterov,
@@ -57,8 +67,23 @@ OptimizerOptions optimizer_options(const Recipe& recipe) {
   return options;
 }
 
-Training::Training(const Recipe& recipe, bool for_training) : recipe(recipe), model(build_model(recipe)), workers(recipe_threads(recipe)) {
-  model->store.finalize(master_dtype(recipe), for_training ? recipe.run.shards : 0, uint64_t(recipe.run.seed));
+Device recipe_device(const Recipe& recipe) { return {recipe.run.device == "cuda" ? Device::cuda : Device::cpu}; }
+
+namespace {
+
+// A GPU takes the batch as one piece.
+Recipe on_its_device(Recipe recipe) {
+  if (recipe_device(recipe).kind == Device::cuda) recipe.run.shards = 1;
+  return recipe;
+}
+
+}  // namespace
+
+Training::Training(const Recipe& given, bool for_training)
+    : recipe(on_its_device(given)), model(build_model(recipe)), workers(recipe_threads(recipe)), device(recipe_device(recipe)) {
+  if (device.kind == Device::cuda) check_device_recipe(recipe, model->store);
+  allow_tf32() = recipe.run.dtype == "tf32";
+  model->store.finalize(master_dtype(recipe), for_training ? recipe.run.shards : 0, uint64_t(recipe.run.seed), device);
   norms = std::make_unique<SpectralNorms>(model->store);
   certified = std::make_unique<CertifiedNorms>(model->store);
   spectral = std::make_unique<SpectralWeights>(model->store);
@@ -68,7 +93,18 @@ Training::Training(const Recipe& recipe, bool for_training) : recipe(recipe), mo
     optimizer = make_optimizer(model->store, optimizer_options(recipe));
     optimizer->project(workers);
   }
-  for (int s = 0; s < recipe.run.shards; s++) arenas_.push_back(std::make_unique<Arena>());
+  for (int s = 0; s < recipe.run.shards; s++) arenas_.push_back(std::make_unique<Arena>(device));
+  if (for_training && device.kind == Device::cuda) device_step_ = std::make_unique<DeviceStep>(*this);
+}
+
+Training::~Training() = default;
+
+StepResult Training::step(const std::vector<Input>& batches, uint32_t number, double lr, const std::function<void(const StepResult&)>& between) {
+  if (device_step_) return device_step_->run(batches, number, lr, between);
+  const StepResult result = gradients(batches, number);
+  between(result);
+  optimizer->update(workers, lr, result.gradient);
+  return result;
 }
 
 Training::Range Training::shard_range(int64_t count, int shard) const {
@@ -87,6 +123,7 @@ Mode Training::mode_of(Pass pass, uint32_t step, int64_t first_sample) const {
 int64_t Training::micro_batch(int64_t in_shard, Pass pass) const {
   const int64_t whole = std::max<int64_t>(1, in_shard);
   if (model->store.batch_statistics && pass != Pass::evaluation) return whole;
+  if (device.kind == Device::cuda && recipe.run.micro_batch == 0) return whole;
   if (recipe.run.micro_batch > 0) return std::min<int64_t>(recipe.run.micro_batch, whole);
   return std::clamp<int64_t>((5 << 20) / (model->widest_activation() * 4), 1, whole);
 }
@@ -94,6 +131,7 @@ int64_t Training::micro_batch(int64_t in_shard, Pass pass) const {
 Tensor Training::input_of(const Input& batch, int64_t first, int64_t count, std::optional<DType> dtype) const {
   if (batch.tokens) return batch.tokens.slice(first, count);
   const int patch = model->input_patch;
+  if (batch.staged_plan) return patchify_pixels(batch.pixels, batch.staged_plan, patch, first, count, dtype.value_or(recipe_dtype(recipe)));
   if (batch.pixels) return patchify_pixels(batch.pixels, batch.plan, patch, first, count, dtype.value_or(recipe_dtype(recipe)));
   return patchify(batch.images.slice(first, count), patch);
 }
@@ -125,7 +163,9 @@ double Training::run_shard(const Input& batch, int shard, double weight, Pass pa
   return loss;
 }
 
-StepResult Training::gradients(const std::vector<Input>& batches, uint32_t step, Pass pass) {
+StepResult Training::gradients(const std::vector<Input>& given, uint32_t step, Pass pass) {
+  std::vector<Input> batches;
+  for (const Input& batch : given) batches.push_back(batch.to(device));
   const int shards = recipe.run.shards;
   StepResult result;
   std::vector<double> losses(shards);
@@ -186,8 +226,9 @@ void Training::initialise_admin(const Input& batch) {
   for (size_t l = 0; l < branches.size(); l++) {
     const int omega = branches[l]->omega.index;
     const Tensor start = Tensor::full(model->store.raw(omega).shape(), std::sqrt(sum), model->store.dtype());
-    std::memcpy(model->store.raw(omega).raw(), start.raw(), start.bytes());
-    if (optimizer && optimizer->ema) std::memcpy(model->store.slice_of(optimizer->ema, omega).raw(), start.raw(), start.bytes());
+    model->store.raw(omega).copy_from(start);
+    model->store.host_changed();
+    if (optimizer && optimizer->ema) model->store.slice_of(optimizer->ema, omega).copy_from(start);
     sum += variances[l];
     if (!std::isfinite(sum)) fail(Exit::failure, branches[l]->name, " is not finite before the first step: choose another parts.init");
   }
@@ -197,7 +238,9 @@ EntropySums Training::no_entropies() const {
   return {std::vector<double>(model->heads(), 0.0), std::vector<InputSquares>(model->attentions().size()), 0};
 }
 
-NonFinite Training::first_non_finite(const std::vector<Input>& batches, uint32_t step) {
+NonFinite Training::first_non_finite(const std::vector<Input>& given, uint32_t step) {
+  std::vector<Input> batches;
+  for (const Input& batch : given) batches.push_back(batch.to(device));
   const ParameterStore& store = model->store;
   for (size_t i = 0; i < store.parameters().size(); i++)
     if (!all_finite(store.raw(int(i)))) return {"weight", store.parameters()[i].name, "weight"};
@@ -217,7 +260,8 @@ NonFinite Training::first_non_finite(const std::vector<Input>& batches, uint32_t
   return {"sum over the batch", "", "gradient"};
 }
 
-Tensor Training::logits(const Input& batch, Pass pass) {
+Tensor Training::logits(const Input& given, Pass pass) {
+  const Input batch = given.to(device);
   spectral->iterate(workers, false);
   return model->forward(input_of(batch, 0, batch.count()), mode_of(pass, 0, 0));
 }
@@ -225,7 +269,7 @@ Tensor Training::logits(const Input& batch, Pass pass) {
 // What each row of logits should have said; -1: nothing.
 std::vector<int64_t> labels_of(const Input& batch, int64_t first, int64_t count, int64_t classes) {
   if (batch.tokens) {
-    const Tensor labels = batch.labels.slice(first, count);
+    const Tensor labels = batch.labels.slice(first, count).to(Device{});
     return {labels.data<int32_t>(), labels.data<int32_t>() + labels.size()};
   }
   const std::vector<double> t = batch.targets.slice(first, count).values();
@@ -238,7 +282,8 @@ std::vector<int64_t> labels_of(const Input& batch, int64_t first, int64_t count,
   return labels;
 }
 
-void Training::evaluate(const Input& batch, EvalResult& sums, Tensor* logits) {
+void Training::evaluate(const Input& given, EvalResult& sums, Tensor* logits) {
+  const Input batch = given.to(device);
   const int64_t classes = model->num_classes, top = std::min<int64_t>(5, classes), length = std::max(1, model->context);   // rows of logits a sample
   if (logits) *logits = Tensor::empty({batch.count() * length, classes}, DType::f32);
   std::vector<EvalResult> parts(recipe.run.shards);

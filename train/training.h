@@ -15,6 +15,7 @@
 // The model that a recipe describes; its parameters laid out, not yet drawn.
 std::unique_ptr<Model> build_model(const Recipe& recipe);
 DType recipe_dtype(const Recipe& recipe);
+Device recipe_device(const Recipe& recipe);
 // The type in which a recipe's weights and gradients are kept: f64 for f64, else f32.
 DType master_dtype(const Recipe& recipe);
 int recipe_threads(const Recipe& recipe);
@@ -28,6 +29,8 @@ struct Input {
   Tensor targets;           // [B, K]; rows of zeros do not count
   Tensor tokens, labels;    // or a text: i32 [B, T]; a label of -1 does not count
   int64_t valid = 0;        // rows of logits that count
+  Tensor staged_plan;       // the plan where a GPU reads it; empty: it is taken from `plan`
+  Input to(Device device) const;
   int64_t count() const { return tokens ? tokens.dim(0) : pixels ? pixels.dim(0) : images.dim(0); }
 };
 // first_sample: images of the same step that came before this batch.
@@ -52,18 +55,24 @@ struct EvalResult {
 // How a forward is meant. deterministic: statistics over the batch as in training, but nothing dropped.
 enum class Pass { training, deterministic, evaluation };
 
+class DeviceStep;
+
 class Training {
  public:
   // for_training = false: no gradients and no optimizer, for evaluation.
   Training(const Recipe& recipe, bool for_training);
+  ~Training();
 
+  // A whole step: the gradients, then the update. `between` sees what came out while the host's weights are still those of before; if it throws,
+  // nothing has moved. On a GPU the update has happened by then unless a gradient was not finite.
+  StepResult step(const std::vector<Input>& batches, uint32_t number, double lr, const std::function<void(const StepResult&)>& between);
   // Forward and backward of one optimizer step (several batches are accumulated), summed over shards. Changes no weight.
   StepResult gradients(const std::vector<Input>& batches, uint32_t step, Pass pass = Pass::training);
+  void update(double lr, const StepResult& result) { optimizer->update(workers, lr, result.gradient); }
   // If the loss or a gradient of that result is not finite: the op and layer where it first appeared.
   NonFinite first_non_finite(const std::vector<Input>& batches, uint32_t step);
   // The first thing that a fresh run does if it has parts.residual "admin"; otherwise it changes nothing.
   void initialise_admin(const Input& batch);
-  void update(double lr, const StepResult& result) { optimizer->update(workers, lr, result.gradient); }
 
   // Patch rows (or tokens) of samples [first, first + count) of a batch, in the type of activations unless another is given.
   Tensor input_of(const Input& batch, int64_t first, int64_t count, std::optional<DType> dtype = {}) const;
@@ -79,6 +88,7 @@ class Training {
   const Recipe recipe;
   std::unique_ptr<Model> model;
   Workers workers;
+  const Device device;
   std::unique_ptr<SpectralNorms> norms;
   std::unique_ptr<CertifiedNorms> certified;
   std::unique_ptr<SpectralWeights> spectral;
@@ -101,4 +111,6 @@ class Training {
   double run_shard(const Input& batch, int shard, double weight, Pass pass, const Mode& mode, EntropySums& entropies);
 
   std::vector<std::unique_ptr<Arena>> arenas_;   // one a shard
+  std::unique_ptr<DeviceStep> device_step_;      // on a GPU
+  friend class DeviceStep;
 };

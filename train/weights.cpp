@@ -64,9 +64,10 @@ std::set<std::string> load_weights(ParameterStore& store, const SafetensorsFile&
     if (Shape(entry.shape) != to.shape() && !counter)
       fail(Exit::bad_data, file.path(), " belongs to another model: its ", name, " is ", Shape(entry.shape), ", this model's is ", to.shape());
     const Tensor from = to_tensor(entry, store.dtype(), file.path() + ": " + name);
-    std::memcpy(to.raw(), from.raw(), from.bytes());
+    to.copy_from(from);
     found.insert(name);
   }
+  store.host_changed();
   const auto need = [&](const std::string& name) {
     if (!partial && !found.contains(name)) fail(Exit::bad_data, file.path(), " belongs to another model: it lacks ", name);
   };

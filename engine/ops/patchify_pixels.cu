@@ -68,7 +68,8 @@ template <class T> struct Pixels {
 
 }  // namespace
 
-std::vector<uint8_t> staged(const PixelPlan& plan, int64_t batch, int64_t channels) {
+std::vector<uint8_t> PixelPlan::staged(int64_t batch, int64_t channels) const {
+  const PixelPlan& plan = *this;
   check(channels <= max_channels && int64_t(plan.mean.size()) == channels && int64_t(plan.std.size()) == channels,
         "[patchify_pixels] mean and std need one value for each of ", channels, " channels (at most ", max_channels, ")");
   check(plan.erase.empty() || int64_t(plan.erase.size()) == batch, "[patchify_pixels] ", plan.erase.size(), " erase boxes for ", batch, " images");
@@ -91,7 +92,7 @@ std::vector<uint8_t> staged(const PixelPlan& plan, int64_t batch, int64_t channe
 
 Tensor patchify_pixels(const Tensor& images, const PixelPlan& plan, int patch, int64_t first, int64_t count, DType dtype) {
   check(images.shape().rank() == 4, "[patchify_pixels] u8 [B, H, W, C] expected, given ", images.shape());
-  const std::vector<uint8_t> bytes = staged(plan, images.dim(0), images.dim(3));
+  const std::vector<uint8_t> bytes = plan.staged(images.dim(0), images.dim(3));
   return patchify_pixels(images, Tensor::from(Shape{int64_t(bytes.size())}, bytes, DType::u8, images.device()), patch, first, count, dtype);
 }
 

@@ -144,9 +144,45 @@ SpectralNorms::SpectralNorms(const ParameterStore& store)
     return vectors_[i].size() * (store.parameters()[i].kind == ParameterKind::depthwise ? 98 : store.parameters()[i].shape[0]);
   };
   std::stable_sort(weights_.begin(), weights_.end(), [&](int a, int b) { return work(a) > work(b); });
+  if (store.device() != Device{}) place_on_device();
+}
+
+void SpectralNorms::place_on_device() {
+  std::vector<PowerIteration::Matrix> matrices;
+  std::vector<PowerIteration::Depthwise> maps;
+  std::vector<int64_t> starts;   // of each parameter's vectors
+  for (int64_t at = 0; const auto& v : vectors_) starts.push_back(at), at += int64_t(v.size());
+  for (const int i : weights_) {
+    const ParameterInfo& info = store_.parameters()[i];
+    const int64_t rows = info.shape[0], columns = info.size() / rows, count = int64_t(block_sigmas_[i].size());
+    if (info.kind == ParameterKind::depthwise) {
+      maps.push_back({info.offset, rows, info.shape[2], info.map_height, info.map_width, starts[i], padded_channels(info)});
+      continue;
+    }
+    matrices.push_back({info.offset, rows, columns, starts[i]});
+    for (int64_t b = 0; b < count && count > 1; b++)
+      matrices.push_back({info.offset + b * (rows / count) * columns, rows / count, columns, starts[i] + (1 + b) * columns});
+  }
+  on_device_ = std::make_unique<PowerIteration>(matrices, maps, store_.device());
+  const std::vector<float> all = state();
+  device_vectors_ = Tensor::from(Shape{int64_t(all.size())}, all, DType::f32, store_.device());
+}
+
+void SpectralNorms::iterate_on_device(int times) {
+  for (int t = 0; t < times; t++) on_device_->iterate(store_.values_in_use(), device_vectors_);
+  const std::vector<double> sigma = on_device_->sigma().values();
+  auto next = sigma.begin();
+  for (const bool depthwise : {false, true})
+    for (const int i : weights_) {
+      if ((store_.parameters()[i].kind == ParameterKind::depthwise) != depthwise) continue;
+      sigma_[i] = *next++;
+      if (block_sigmas_[i].size() == 1) block_sigmas_[i][0] = sigma_[i];
+      else for (double& block : block_sigmas_[i]) block = *next++;
+    }
 }
 
 void SpectralNorms::iterate(Workers& workers, int times) {
+  if (on_device_) return iterate_on_device(times);
   workers.run(int64_t(weights_.size()), [&](int64_t n) {
     const int i = weights_[n];
     const ParameterInfo& info = store_.parameters()[i];
@@ -161,6 +197,10 @@ void SpectralNorms::iterate(Workers& workers, int times) {
 }
 
 std::vector<float> SpectralNorms::state() const {
+  if (device_vectors_) {
+    const Tensor host = device_vectors_.to(Device{});
+    return {host.data<float>(), host.data<float>() + host.size()};
+  }
   std::vector<float> all;
   for (const auto& v : vectors_) all.insert(all.end(), v.begin(), v.end());
   return all;
@@ -190,4 +230,5 @@ void SpectralNorms::restore(const std::vector<float>& state, const std::vector<d
     at += v.size();
   }
   check(at == state.size(), "[spectral_norms] the saved vectors belong to another model");
+  if (device_vectors_) device_vectors_.copy_from(Tensor::from(Shape{int64_t(state.size())}, state, DType::f32));
 }

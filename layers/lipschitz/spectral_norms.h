@@ -1,7 +1,9 @@
 // spectral_norms.h: the spectral norm of every weight of a model, followed step by step by warm-started power iteration.
 #pragma once
+#include <memory>
 #include <vector>
 
+#include "engine/power_iteration.h"
 #include "engine/workers.h"
 #include "layers/lipschitz/bound.h"
 #include "layers/parameter.h"
@@ -33,4 +35,9 @@ class SpectralNorms : public NormSource {
   std::vector<std::vector<float>> vectors_;     // [parameter]: in (matrix) or [map, channels] (depthwise); then in for each row block
   std::vector<double> sigma_;
   std::vector<std::vector<double>> block_sigmas_;
+  // Where the model runs on a GPU: all weights at once, in the order of weights_, a matrix before its row blocks.
+  void iterate_on_device(int times);
+  void place_on_device();
+  std::unique_ptr<PowerIteration> on_device_;
+  Tensor device_vectors_;
 };

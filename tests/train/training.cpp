@@ -134,7 +134,7 @@ TEST_CASE("training: evaluation counts ties and non-numbers against the model") 
   for (int i = 0; i < 9; i++) right += std::max_element(x.begin() + 3 * i, x.begin() + 3 * i + 3) - x.begin() - 3 * i == i % 3;
   CHECK(sums.top1 == right);
 
-  Tensor& values = training.model->store.values();
+  const Tensor& values = training.model->store.values();
   std::fill_n(values.data<float>(), values.size(), 0.0f);   // every class gets 0: nothing is told apart
   EvalResult tied;
   training.evaluate(input, tied);

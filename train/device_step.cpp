@@ -1,0 +1,119 @@
+// device_step.cpp: stage, run, look.
+#include "train/device_step.h"
+
+#include <cmath>
+
+#include "engine/measures.h"
+
+namespace {
+
+// dst, made on the first use, takes the numbers of src.
+void keep(Tensor& dst, const Tensor& src, Device device) {
+  if (!src) return;
+  if (!dst || dst.shape() != src.shape()) dst = Tensor::empty(src.shape(), src.dtype(), device);
+  dst.copy_from(src);
+}
+
+int64_t full_rows(const Input& batch) { return batch.tokens ? batch.labels.size() : batch.count(); }
+
+}  // namespace
+
+void check_device_recipe(const Recipe& recipe, const ParameterStore& store) {
+  const auto refuse = [](const std::string& what) {
+    fail(Exit::config, "run.device \"cuda\" does not have ", what, " yet: choose another, or run.device \"cpu\"");
+  };
+  if (recipe.optimizer.name != "adamw") refuse("optimizer.name \"" + recipe.optimizer.name + "\"");
+  if (recipe.constraint.method != "none") refuse("constraint.method \"" + recipe.constraint.method + "\"");
+  if (!store.buffers().empty()) refuse("parts that keep statistics or vectors of their own (norms over the batch, parts.weight)");
+  if (recipe.parts.residual == "admin") refuse("parts.residual \"admin\"");
+}
+
+DeviceStep::DeviceStep(Training& training)
+    : training_(training), optimizer_(dynamic_cast<DeviceAdamW&>(*training.optimizer)), heads_(training.model->heads()),
+      attentions_(int64_t(training.model->attentions().size())), temperature_(training.temperature), graph_(std::make_unique<StepGraph>(training.device)) {
+  number_ = Tensor::zeros({1}, DType::i32, training.device);
+  report_ = Tensor::zeros({1 + heads_ + 2 * attentions_}, DType::f64, training.device);
+}
+
+void DeviceStep::stage(const std::vector<Input>& batches, uint32_t number, double lr) {
+  staged_.resize(batches.size());
+  for (size_t i = 0; i < batches.size(); i++) {
+    const Input& from = batches[i];
+    Input& to = staged_[i];
+    keep(to.pixels, from.pixels, training_.device);
+    keep(to.images, from.images, training_.device);
+    keep(to.targets, from.targets, training_.device);
+    keep(to.tokens, from.tokens, training_.device);
+    keep(to.labels, from.labels, training_.device);
+    if (from.pixels) {
+      const std::vector<uint8_t> bytes = from.plan.staged(from.pixels.dim(0), from.pixels.dim(3));
+      keep(to.staged_plan, Tensor::from(Shape{int64_t(bytes.size())}, bytes, DType::u8), training_.device);
+    }
+    to.valid = from.valid;
+  }
+  number_.copy_from(Tensor::from(Shape{1}, std::vector<int32_t>{int32_t(number)}, DType::i32));
+  optimizer_.begin_step(lr);
+}
+
+void DeviceStep::step() {
+  const ArenaScope memory(training_.arenas_[0].get());
+  const ShardScope gradients(0);
+  ParameterStore& store = training_.model->store;
+  fill_bytes(report_.raw(), training_.device, 0, report_.bytes());
+  store.begin_gradients(0);
+  int64_t seen = 0;
+  for (const Input& batch : staged_) {
+    const double weight = 1.0 / (double(std::max<int64_t>(1, batch.valid)) * double(staged_.size()));
+    const int64_t micro = training_.micro_batch(batch.count(), Pass::training);
+    for (int64_t first = 0; first < batch.count(); first += micro) {
+      const int64_t count = std::min(micro, batch.count() - first);
+      EntropySums entropies = training_.no_entropies();
+      entropies.report = report_;
+      entropies.heads_at = 1;
+      Mode mode = training_.mode_of(Pass::training, 0, seen + first);
+      mode.step.where = reinterpret_cast<const uint32_t*>(number_.raw());
+      mode.entropies = &entropies;
+      Tape tape;
+      const TapeScope open(&tape);
+      const Tensor loss = training_.loss_of(training_.model->forward(training_.input_of(batch, first, count), mode), batch, first, count, weight);
+      note_sum(loss, report_, 0);
+      tape.backward(loss);
+    }
+    seen += batch.count();
+  }
+  store.end_gradients(0);
+  optimizer_.update_on_device();
+}
+
+StepResult DeviceStep::report(const std::vector<Input>& batches) const {
+  StepResult result;
+  const std::vector<double> seen = report_.values();
+  result.loss = seen[0];
+  result.gradient = optimizer_.gradient_norms();
+  result.entropies = training_.no_entropies();
+  for (const Input& batch : batches) result.images += batch.count();
+  result.entropies.samples = double(result.images);
+  std::copy_n(seen.begin() + 1, heads_, result.entropies.sums.begin());
+  for (int64_t a = 0; a < attentions_; a++) {
+    const double* squares = seen.data() + 1 + heads_ + 2 * a;
+    result.entropies.inputs[size_t(a)] = {squares[0], squares[1]};
+  }
+  return result;
+}
+
+StepResult DeviceStep::run(const std::vector<Input>& batches, uint32_t number, double lr, const std::function<void(const StepResult&)>& between) {
+  training_.model->store.values_in_use();   // takes over what the host changed
+  stage(batches, number, lr);
+  bool full = training_.recipe.run.capture && !training_.profile;
+  for (const Input& batch : batches) full = full && batch.valid == full_rows(batch);
+  if (training_.temperature != temperature_) {   // frozen into the recording
+    temperature_ = training_.temperature;
+    graph_ = std::make_unique<StepGraph>(training_.device);
+  }
+  if (full) graph_->run([this] { step(); });
+  else step();
+  const StepResult result = report(batches);
+  between(result);
+  training_.model->store.device_changed();
+  return result;
+}

@@ -1,0 +1,29 @@
+// device_step.h: a training step on a GPU: one batch in at fixed places, everything from pixels to updated weights without the host, one report out.
+#pragma once
+#include "engine/capture.h"
+#include "train/device_adamw.h"
+#include "train/training.h"
+
+// Fails with the sentence that says why if this recipe has a part that runs on the CPU only.
+void check_device_recipe(const Recipe& recipe, const ParameterStore& store);
+
+class DeviceStep {
+ public:
+  explicit DeviceStep(Training& training);
+  // As Training::step has it. With run.capture the step is recorded as one graph and replayed; a batch that is not full runs as it is.
+  StepResult run(const std::vector<Input>& batches, uint32_t number, double lr, const std::function<void(const StepResult&)>& between);
+
+ private:
+  void stage(const std::vector<Input>& batches, uint32_t number, double lr);
+  void step();
+  StepResult report(const std::vector<Input>& batches) const;
+
+  Training& training_;
+  DeviceAdamW& optimizer_;
+  const int64_t heads_, attentions_;
+  Tensor number_;                // i32 [1]: of the step
+  Tensor report_;                // f64: loss; heads; sample and token of each attention
+  std::vector<Input> staged_;    // on the device
+  double temperature_;                 // with which the graph was recorded
+  std::unique_ptr<StepGraph> graph_;
+};

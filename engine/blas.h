@@ -12,7 +12,7 @@ struct Gemm {
   int64_t m = 0, n = 0, k = 0;
   double alpha = 1, beta = 0;
 };
-void gemm(const Gemm& g, const Tensor& a, const Tensor& b, const Tensor& c);
+void gemm(const Gemm& g, const Tensor& a, const Tensor& b, const Tensor& c);   // counts itself for the profile
 
 // The same on raw numbers, for code that works through a tensor piece by piece.
 void gemm(const Gemm& g, const float* a, const float* b, float* c);

@@ -13,7 +13,6 @@ constexpr int gemm_rows = 48, gemm_columns = 64;   // of a tile of c in f64
 }  // namespace
 
 void gemm(const Gemm& g, const float* a, const float* b, float* c) {
-  count_macs(g.m * g.n * g.k);
   if (g.m == 0 || g.n == 0) return;
   if (g.k == 0) {   // oneDNN refuses a leading dimension of 0
     for (int64_t i = 0; i < g.m * g.n; i++) c[i] = g.beta == 0 ? 0 : float(g.beta) * c[i];
@@ -44,7 +43,6 @@ template <bool TransposeA> void add_rows(const Gemm& g, const double* a, const d
 
 // A column of tiles at a time, b packed so that its rows lie as vectors. Which thread takes which rows changes no sum.
 void gemm(const Gemm& g, const double* a, const double* b, double* c) {
-  count_macs(g.m * g.n * g.k);
   for (int64_t i = 0; g.k == 0 && i < g.m * g.n; i++) c[i] = g.beta == 0 ? 0 : g.beta * c[i];
   constexpr int64_t run = 128;
   std::vector<double> panel(run * gemm_columns);
@@ -68,6 +66,8 @@ void gemm(const Gemm& g, const double* a, const double* b, double* c) {
 void gemm(const Gemm& g, const Tensor& a, const Tensor& b, const Tensor& c) {
   check(a.size() == g.m * g.k && b.size() == g.k * g.n && c.size() == g.m * g.n, "[gemm] ", g.m, " x ", g.n, " x ", g.k,
         " does not fit ", a.shape(), ", ", b.shape(), ", ", c.shape());
+  count_kernel({a, b}, {Into{c, g.beta}}, g.m * g.n * g.k);
+  if (dry_run()) return;
   if (c.dtype() == DType::f64) return gemm(g, a.data<double>(), b.data<double>(), c.data<double>());
   const Tensor wide_a = a.to(DType::f32), wide_b = b.to(DType::f32);   // no copy where they are f32 already
   if (c.dtype() == DType::f32) return gemm(g, wide_a.data<float>(), wide_b.data<float>(), c.data<float>());

@@ -61,6 +61,7 @@ Attention::Projected Attention::project(const Tensor& x, const Mode& mode) const
   Projected p;
   if (fused()) {
     const Tensor all = qkv(x);
+    const LayerRange range(name);
     p = {slice_channels(all, 0, width), slice_channels(all, width, width), slice_channels(all, 2 * width, width)};
   } else {
     p.q = q_proj(x);

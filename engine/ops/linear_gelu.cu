@@ -36,6 +36,7 @@ Tensor linear_gelu(const Tensor& x, const Tensor& weight, const Tensor& bias, co
   for (int64_t begin = 0; begin < rows; begin += block) {
     const int64_t r = std::min(block, rows - begin);
     const Tensor part = h.slice(begin, r);
+    count_kernel({part, b}, {y.slice(begin, r)});
     gemm({.transpose_b = true, .m = r, .n = out, .k = in, .alpha = factor}, x2.slice(begin, r), w, part);
     dispatch(x.dtype(), [&]<class T>() {
       const Compute<T>* add = b ? b.data<Compute<T>>() : nullptr;
@@ -49,6 +50,7 @@ Tensor linear_gelu(const Tensor& x, const Tensor& weight, const Tensor& bias, co
     for (int64_t begin = 0; begin < rows; begin += block) {
       const int64_t r = std::min(block, rows - begin);
       const Tensor dh = scratch.slice(0, r);
+      count_kernel({dh, dh}, {dh});   // h and dy are as large
       dispatch(dy.dtype(), [&]<class T>() {
         map(dy.device(), r * out, Slope<T>{h.slice(begin, r).data<T>(), dy2.slice(begin, r).data<T>(), dh.data<T>()});
       });

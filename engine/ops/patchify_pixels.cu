@@ -78,6 +78,7 @@ Tensor patchify_pixels(const Tensor& images, const PixelPlan& plan, int patch, i
     erase = Tensor::from(Shape{batch, 4}, boxes, DType::i32, images.device());
   }
   Tensor rows = Tensor::empty({count, height / patch * (width / patch), channels * patch * patch}, dtype, images.device());
+  count_kernel({count * height * width * channels * (plan.mix == PixelPlan::mixup ? 2 : 1)}, {rows});
   dispatch(dtype, [&]<class T>() {
     Pixels<T> f{images.data<uint8_t>(), erase ? erase.data<int32_t>() : nullptr, rows.data<T>(), batch, channels, height, width, patch,
                 first, {}, {}, plan.mix, plan.mix_first, plan.erase_to_zero, plan.lambda, plan.cut, plan.noise, plan.step, plan.first_sample};

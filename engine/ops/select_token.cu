@@ -41,7 +41,7 @@ Tensor select_token(const Tensor& x, int64_t index) {
   dispatch(x.dtype(), [&]<class T>() { map_rows(x.device(), batch, Forward<T>{x.data<T>(), y.data<T>(), tokens, columns, index}); });
   record("select_token", y, {x}, [=](const Tensor& dy) {
     auto target = into(x);
-    count_kernel({dy}, {target});
+    count_kernel({dy}, {target.beta == 0 ? Moved(target) : Moved(int64_t(dy.bytes()), true)});   // to the other tokens nothing is added
     dispatch(dy.dtype(), [&]<class T>() {
       map_rows(dy.device(), batch * tokens, Backward<T>{dy.data<T>(), target.grad.data<T>(), target.beta != 0, tokens, columns, index});
     });

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "engine/fibers.h"
+#include "engine/profile.h"
 
 namespace {
 

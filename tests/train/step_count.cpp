@@ -70,11 +70,15 @@ TEST_CASE("step_count: LipsFormer-Swin-T adds its convolution branches") {
   CHECK(lipsformer.mb() == Approx(1.34 * lipsformer.floor_mb()).epsilon(0.01));
 }
 
-TEST_CASE("step_count: CSwin-T and ViT-B") {
-  const Counted vit("deit_base");
-  CHECK(vit.gflop() == Approx(105.9).epsilon(0.02));
-  CHECK(vit.floor_mb() == Approx(308).epsilon(0.02));
-  CHECK(vit.mb() == Approx(1.33 * vit.floor_mb()).epsilon(0.01));
+// ViT-S, because drawing the weights of ViT-B takes seconds; the tables have both.
+TEST_CASE("step_count: ViT-S/16 is at 1.32 times its floor") {
+  const Counted vit("deit_small");
+  CHECK(vit.gflop() == Approx(27.8).epsilon(0.02));
+  CHECK(vit.floor_mb() == Approx(154).epsilon(0.02));
+  CHECK(vit.mb() == Approx(1.32 * vit.floor_mb()).epsilon(0.01));
+}
+
+TEST_CASE("step_count: CSwin-T pays for its position of values") {
   const Counted cswin("cswin_tiny");
   CHECK(cswin.gflop() == Approx(26.1).epsilon(0.02));
   CHECK(cswin.floor_mb() == Approx(257).epsilon(0.02));
@@ -83,7 +87,7 @@ TEST_CASE("step_count: CSwin-T and ViT-B") {
 
 TEST_CASE("step_count: an image costs the same in any batch, but for the weights") {
   const auto count = [](int batch) {
-    Training training(recipe_to_count(load_recipe("fashion-lipsformer", {"data.batch_size=" + std::to_string(batch)})), true);
+    Training training(recipe_to_count(load_recipe("fashion-lipsformer", {"run.shards=1", "data.batch_size=" + std::to_string(batch)})), true);
     return count_step(training).total();
   };
   const OpCost one = count(1), many = count(4096);

@@ -75,7 +75,8 @@ struct OpTable {
   }
   nlohmann::json json() const {
     nlohmann::json ops;
-    for (const auto& [op, cost] : rows) ops[op] = {{"seconds", cost.seconds / steps}, {"calls", cost.calls / steps}, {"macs", cost.macs / steps}, {"bytes", cost.bytes / steps}};
+    for (const auto& [op, cost] : rows)
+      ops[op] = {{"seconds", cost.seconds / steps}, {"calls", cost.calls / steps}, {"macs", cost.macs / steps}, {"bytes", cost.bytes / steps}};
     return ops;
   }
   void print() const {

@@ -14,6 +14,8 @@ void gemm(const Gemm& g, const Tensor& a, const Tensor& b, const Tensor& c, cons
   check(!epilogue.bias || epilogue.bias.size() == g.n, "[gemm] a bias of ", epilogue.bias.shape(), " for ", g.n, " columns");
   check(!epilogue.scale || epilogue.scale.size() == 1, "[gemm] the scale must be one number, given ", epilogue.scale.shape());
   check(a.device() == c.device() && b.device() == c.device(), "[gemm] operands on ", a.device(), " and ", b.device(), ", result on ", c.device());
+  count_kernel({a, b, epilogue.bias}, {Into{c, g.beta}}, g.m * g.n * g.k);
+  if (dry_run()) return;
   if (c.device().kind == Device::cuda) gemm_device(g, a, b, c, epilogue);
   else gemm_host(g, a, b, c, epilogue);
 }

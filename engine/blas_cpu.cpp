@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "engine/blas.h"
-#include "engine/profile.h"
 #include "engine/small_gemm.h"
 
 namespace {
@@ -13,7 +12,6 @@ constexpr int gemm_rows = 48, gemm_columns = 64;   // of a tile of c in f64
 }  // namespace
 
 void gemm(const Gemm& g, const float* a, const float* b, float* c) {
-  count_macs(g.m * g.n * g.k);
   if (g.m == 0 || g.n == 0) return;
   if (g.k == 0) {   // oneDNN refuses a leading dimension of 0
     for (int64_t i = 0; i < g.m * g.n; i++) c[i] = g.beta == 0 ? 0 : float(g.beta) * c[i];
@@ -44,7 +42,6 @@ template <bool TransposeA> void add_rows(const Gemm& g, const double* a, const d
 
 // A column of tiles at a time, b packed so that its rows lie as vectors. Which thread takes which rows changes no sum.
 void gemm(const Gemm& g, const double* a, const double* b, double* c) {
-  count_macs(g.m * g.n * g.k);
   for (int64_t i = 0; g.k == 0 && i < g.m * g.n; i++) c[i] = g.beta == 0 ? 0 : g.beta * c[i];
   constexpr int64_t run = 128;
   std::vector<double> panel(run * gemm_columns);

@@ -8,7 +8,6 @@
 #include "engine/capture_rules.h"
 #include "engine/device_cuda.h"
 #include "engine/blas_algorithms_cuda.h"
-#include "engine/profile.h"
 
 namespace {
 
@@ -184,7 +183,6 @@ void gemm_device(const Gemm& g, const Tensor& given_a, const Tensor& given_b, co
   const Tensor a = given_a.to(operands), b = given_b.to(operands);   // no copy where they are that already
   const Tensor bias = epilogue.bias ? epilogue.bias.to(c.dtype()) : Tensor();
   check(!epilogue.scale || g.alpha == 1, "[gemm] a scale on the device leaves no alpha beside it");
-  count_macs(g.m * g.n * g.k);
   Library& library = library_of(c.device());
   const Problem problem(g, operands, c.dtype(), bias, bool(epilogue.scale));
   const bool wide = operands == DType::f64;

@@ -1,5 +1,6 @@
 // convert.cu: numbers in another type, tensors of one number, and sums into a gradient, on the device that they belong to.
 #include "engine/map.h"
+#include "engine/profile.h"
 
 namespace {
 
@@ -35,6 +36,7 @@ Tensor Tensor::full(const Shape& shape, double value, DType dtype, Device device
 void add_to_gradient(const Tensor& dy, const Tensor& x) {
   if (!x.wants_grad()) return;
   auto [grad, beta] = into(x);
+  count_kernel({dy}, {Into{grad, beta}});
   dispatch(dy.dtype(), [&]<class From>() {
     dispatch(grad.dtype(), [&]<class To>() {
       map(grad.device(), grad.size(), AddInto<From, To>{dy.data<From>(), grad.data<To>(), beta != 0});

@@ -13,6 +13,7 @@
 
 #include "engine/autograd.h"
 #include "engine/kernel.h"
+#include "engine/profile.h"
 
 struct CpuTeam {
   template <class F> void each(int64_t n, F&& f) const {
@@ -82,7 +83,7 @@ KERNEL map_rows_reduce_kernel(int64_t rows, int64_t rows_a_chunk, int64_t column
 }
 
 template <class F> void map(Device device, int64_t n, const F& f) {
-  if (n == 0) return;
+  if (n == 0 || dry_run()) return;
   if (device.kind == Device::cuda) {
     launch({dim3(unsigned((n + 255) / 256)), dim3(256)}, map_kernel<F>, n, f);
     return;
@@ -98,7 +99,7 @@ template <class F> void map(Device device, int64_t n, const F& f) {
 }
 
 template <class F> void map_rows(Device device, int64_t rows, const F& f) {
-  if (rows == 0) return;
+  if (rows == 0 || dry_run()) return;
   if (device.kind == Device::cuda) {
     launch({dim3(unsigned((rows + 3) / 4)), dim3(128)}, map_rows_kernel<F>, rows, f);
     return;
@@ -119,10 +120,13 @@ template <class C> struct SumChunks {
 };
 
 template <class C, class F> Tensor map_rows_reduce(Device device, int64_t rows, int64_t columns, int k, const F& f) {
-  const int64_t chunks = std::clamp<int64_t>(rows / 32, 1, device.kind == Device::cuda ? 1024 : 32);
+  const int64_t chunks = std::clamp<int64_t>(rows / 32, 1, device.kind == Device::cuda || dry_run() ? 1024 : 32);
   const int64_t rows_a_chunk = (rows + chunks - 1) / chunks;
   const Tensor partial = Tensor::empty({chunks, k * columns}, dtype_of<C>, device);
   C* sums = partial.data<C>();
+  Tensor total = Tensor::empty({k, columns}, dtype_of<C>, device);
+  count_kernel({partial}, {partial, total});   // the op's own kernel wrote the parts
+  if (dry_run()) return total;
   if (device.kind == Device::cuda) {
     launch({dim3(unsigned(chunks)), dim3(32), size_t(k * columns) * sizeof(C)}, map_rows_reduce_kernel<C, F>, rows,
            rows_a_chunk, columns, k, f, sums);
@@ -135,7 +139,6 @@ template <class C, class F> Tensor map_rows_reduce(Device device, int64_t rows, 
       for (int64_t row = c * rows_a_chunk; row < end; row++) f(row, CpuTeam{}, mine);
     }
   }
-  Tensor total = Tensor::empty({k, columns}, dtype_of<C>, device);
   map(device, k * columns, SumChunks<C>{sums, total.data<C>(), chunks, k * columns});
   return total;
 }
@@ -154,6 +157,7 @@ template <class C> void add_sums(const Tensor& sums, int which, const Tensor& pa
   auto [grad, beta] = into(parameter);
   const int64_t n = sums.dim(1);
   check(grad.size() == n, "[add_sums] ", n, " sums for a parameter of shape ", parameter.shape());
+  count_kernel({n * int64_t(sizeof(C))}, {Into{grad, beta}});
   dispatch(grad.dtype(), [&]<class T>() { map(grad.device(), n, AddInto<C, T>{sums.data<C>() + which * n, grad.data<T>(), beta != 0}); });
 }
 

@@ -1,13 +1,22 @@
 // profile.cpp: a stack of ranges a thread; the clock is charged to the innermost one.
 #include "engine/profile.h"
 
-#include "engine/autograd.h"
+#include <algorithm>
 
 namespace {
 thread_local Profile* current = nullptr;
 thread_local OpRange* innermost = nullptr;
-thread_local OpCost* innermost_cost = nullptr;
+thread_local bool is_dry = false;
 }  // namespace
+
+void OpCost::add(const OpCost& other) {
+  seconds += other.seconds;
+  calls += other.calls;
+  macs += other.macs;
+  kernels += other.kernels;
+  bytes += other.bytes;
+  roofline_seconds += other.roofline_seconds;
+}
 
 Profile::Profile() : outer_(current) { current = this; }
 Profile::~Profile() { current = outer_; }
@@ -24,15 +33,13 @@ OpRange::OpRange(const char* op, Direction direction) : op_(op), direction_(dire
   outer_ = innermost;
   if (outer_) outer_->charge();
   innermost = this;
-  innermost_cost = &profile_->table[direction_ == backward ? std::string(op_) + " backward" : op_];
-  innermost_cost->calls++;
+  profile_->table[name()].calls++;
   since_ = std::chrono::steady_clock::now();
 }
 
 void OpRange::charge() {
   const auto now = std::chrono::steady_clock::now();
-  OpCost& cost = profile_->table[direction_ == backward ? std::string(op_) + " backward" : op_];
-  cost.seconds += std::chrono::duration<double>(now - since_).count();
+  profile_->table[name()].seconds += std::chrono::duration<double>(now - since_).count();
   since_ = now;
 }
 
@@ -40,14 +47,22 @@ OpRange::~OpRange() {
   if (!profile_) return;
   charge();
   innermost = outer_;
-  innermost_cost = nullptr;
-  if (!outer_) return;
-  innermost_cost = &profile_->table[outer_->direction_ == backward ? std::string(outer_->op_) + " backward" : outer_->op_];
-  outer_->since_ = std::chrono::steady_clock::now();
+  if (outer_) outer_->since_ = std::chrono::steady_clock::now();
 }
 
-void count_macs(int64_t n) {
-  if (!current || !innermost_cost) return;
-  innermost_cost->macs += n;
-  if (const std::string* layer = running_layer()) current->layer_macs[*layer] += n;
+void count_kernel(std::initializer_list<Moved> read, std::initializer_list<Moved> written, int64_t macs, Units units) {
+  if (!current || !innermost) return;
+  OpCost cost{.macs = macs, .kernels = 1};
+  for (const Moved& from : read) cost.bytes += from.bytes;
+  for (const Moved& to : written) cost.bytes += to.bytes + to.read_back;
+  const double flops = units == Units::tensor ? roofline::tensor_flops : roofline::vector_flops;
+  cost.roofline_seconds = std::max(2 * double(macs) / flops, double(cost.bytes) / roofline::bytes_per_second);
+  const std::string op = innermost->name();
+  current->table[op].add(cost);
+  const std::string* layer = running_layer();
+  current->layers[layer ? *layer : ""][op].add(cost);
 }
+
+DryRun::DryRun() : outer_(is_dry) { is_dry = true; }
+DryRun::~DryRun() { is_dry = outer_; }
+bool dry_run() { return is_dry; }

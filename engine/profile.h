@@ -1,13 +1,25 @@
-// profile.h: where the time of a step goes, by op and direction, with the multiply-adds that each op counts.
+// profile.h: where the time of a step goes, by op and direction, with what each op computes and moves through device memory.
 #pragma once
 #include <chrono>
 #include <cstdint>
+#include <initializer_list>
 #include <map>
 #include <string>
 
+#include "engine/autograd.h"
+
+// What one H100 reaches of its 989 TFLOP/s and 3.35 TB/s: dense bf16 products, f32 outside of the tensor cores at half of 67 TFLOP/s, and a copy
+// (reference: performance.md, sections 0 and 3.3).
+namespace roofline {
+constexpr double tensor_flops = 800e12, vector_flops = 33.5e12, bytes_per_second = 3.0e12;
+}
+
 struct OpCost {
-  double seconds = 0;
+  double seconds = 0;                  // measured
   int64_t calls = 0, macs = 0;
+  int64_t kernels = 0, bytes = 0;      // of the form for a device
+  double roofline_seconds = 0;         // sum over kernels of the larger of computing and moving
+  void add(const OpCost& other);
 };
 
 // What ran on this thread while a Profile was open, by "op" or "op backward". Times of nested ranges count for the inner one only.
@@ -17,7 +29,7 @@ class Profile {
   ~Profile();
   Profile(const Profile&) = delete;
   std::map<std::string, OpCost> table;
-  std::map<std::string, int64_t> layer_macs;   // by the layer that was running
+  std::map<std::string, std::map<std::string, OpCost>> layers;   // counts only, by the layer that was running and by op
   int64_t macs() const;
 
  private:
@@ -32,6 +44,7 @@ class OpRange {
   explicit OpRange(const char* op, Direction direction = forward);
   ~OpRange();
   OpRange(const OpRange&) = delete;
+  std::string name() const { return direction_ == backward ? std::string(op_) + " backward" : op_; }
 
  private:
   void charge();
@@ -42,5 +55,30 @@ class OpRange {
   std::chrono::steady_clock::time_point since_;
 };
 
-// Counts multiply-adds (one each for a multiply and its add) for the op that runs now.
-void count_macs(int64_t n);
+// A tensor that a kernel goes through once; an empty one is nothing. Where a gradient goes is read too if it is added to.
+struct Moved {
+  int64_t bytes = 0, read_back = 0;
+  Moved(int64_t bytes, bool added_to = false) : bytes(bytes), read_back(added_to ? bytes : 0) {}
+  Moved(const Tensor& t) : Moved(t ? int64_t(t.bytes()) : 0) {}
+  Moved(const Into& to) : Moved(to.grad ? int64_t(to.grad.bytes()) : 0, to.beta != 0) {}
+};
+
+enum class Units { tensor, vector };   // the cores that multiply
+
+// Counts a kernel of the op that runs now as CUDA has it: each operand is read once and each result written once in the type in which it is
+// stored, whatever the caches make of halos and of rows that are read twice. On the CPU the same work may be cut into blocks that stay in the
+// cache; the count is of the form for a device all the same. macs: multiply-adds, one each for a multiply and its add.
+void count_kernel(std::initializer_list<Moved> read, std::initializer_list<Moved> written, int64_t macs = 0, Units units = Units::tensor);
+
+// While it lives, kernels and products on this thread do nothing: shapes flow and are counted as on a device, numbers stay as they are. So a
+// step of any batch is counted on any machine.
+class DryRun {
+ public:
+  DryRun();
+  ~DryRun();
+  DryRun(const DryRun&) = delete;
+
+ private:
+  bool outer_;
+};
+bool dry_run();

@@ -61,6 +61,7 @@ Attention::Projected Attention::project(const Tensor& x, const Mode& mode) const
   Projected p;
   if (fused()) {
     const Tensor all = qkv(x);
+    const LayerRange range(name);
     p = {slice_channels(all, 0, width), slice_channels(all, width, width), slice_channels(all, 2 * width, width)};
   } else {
     p.q = q_proj(x);
@@ -101,10 +102,12 @@ Tensor Attention::Lepe::operator()(const Tensor& v, int height, int width) const
 
 Tensor Attention::operator()(const Tensor& x, const Mode& mode) const {
   Attended attended;
-  if (fused() && part.qk_norm == NormKind::none && place.rotary_base == 0 && lepe.empty()) {
+  if (fused() && part.qk_norm == NormKind::none && place.rotary_base == 0) {
     const Tensor projected = qkv(x);
     const LayerRange range(name);
+    const Tensor v = lepe.empty() ? Tensor() : slice_channels(projected, 2 * width, width);
     attended = window_attention(projected, bias_table(), config(mode.temperature));
+    if (!lepe.empty()) attended.out = add(attended.out, position_of_values(v));
   } else {
     const Projected p = project(x, mode);
     const LayerRange range(name);

@@ -251,6 +251,7 @@ void CommandLine::add_machine() {
 
   auto [bench, benched] = add(app, "bench", "Time full training steps on made-up images", commands.bench);
   bench->add_flag("--inference", benched->inference, "Time evaluation alone: no gradients, no optimizer");
+  bench->add_flag("--count", benched->count, "Time nothing: count the FLOPs and bytes of a step, op by op, beside their floor")->excludes("--inference");
   bench->add_option("RECIPE", benched->recipe, "Recipe file (*.toml) or preset: see lipsgrad --help");
   add_set(bench, benched->set);
   add_count(bench, "--steps", benched->steps, 1, "Steps that are timed");
@@ -260,6 +261,7 @@ void CommandLine::add_machine() {
       "Examples:\n"
       "  lipsgrad bench lipsformer_swin_tiny --set data.batch_size=16 --set run.threads=2\n"
       "  lipsgrad bench swin_tiny --inference --set data.batch_size=16 --set parts.norm=unified\n"
+      "  lipsgrad bench swin_tiny --count --set run.dtype=bf16 --set data.batch_size=256\n"
       "  lipsgrad bench data datasets/imagenet");
   actions.back().run = [benched = benched, this] {
     if (benched->recipe.empty()) fail(Exit::usage, "bench needs a RECIPE, or data SOURCE");

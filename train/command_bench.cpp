@@ -75,16 +75,17 @@ struct OpTable {
   }
   nlohmann::json json() const {
     nlohmann::json ops;
-    for (const auto& [op, cost] : rows) ops[op] = {{"seconds", cost.seconds / steps}, {"calls", cost.calls / steps}, {"macs", cost.macs / steps}};
+    for (const auto& [op, cost] : rows)
+      ops[op] = {{"seconds", cost.seconds / steps}, {"calls", cost.calls / steps}, {"macs", cost.macs / steps}, {"bytes", cost.bytes / steps}};
     return ops;
   }
   void print() const {
     double seconds = 0;
     for (const auto& [op, cost] : rows) seconds += cost.seconds;
-    fmt::print("{:<32}{:>8}{:>12}{:>10}{:>12}\n", "op (thread time a step)", "calls", "ms", "share", "GFLOP/s");
+    fmt::print("{:<32}{:>8}{:>12}{:>10}{:>12}{:>10}\n", "op (thread time a step)", "calls", "ms", "share", "GFLOP/s", "GB/s");
     for (const auto& [op, cost] : rows)
-      fmt::print("{:<32}{:>8}{:>12.2f}{:>9.1f}%{:>12.1f}\n", op, cost.calls / steps, 1e3 * cost.seconds / steps, 100 * cost.seconds / seconds,
-                 2e-9 * double(cost.macs) / std::max(cost.seconds, 1e-12));
+      fmt::print("{:<32}{:>8}{:>12.2f}{:>9.1f}%{:>12.1f}{:>10.2f}\n", op, cost.calls / steps, 1e3 * cost.seconds / steps, 100 * cost.seconds / seconds,
+                 2e-9 * double(cost.macs) / std::max(cost.seconds, 1e-12), 1e-9 * double(cost.bytes) / std::max(cost.seconds, 1e-12));
   }
 };
 
@@ -128,6 +129,7 @@ int bench_inference(const Recipe& recipe, const BenchOptions& options) {
 }  // namespace
 
 int run_bench(const BenchOptions& options) {
+  if (options.count) return run_bench_count(options);
   Recipe recipe = load_recipe(options.recipe, options.set);
   recipe.ledger.certify_every = 0;   // timed by itself
   if (options.inference) return bench_inference(recipe, options);

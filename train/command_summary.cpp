@@ -63,8 +63,9 @@ int run_summary(const SummaryOptions& options) {
     for (const auto& b : bound.trace.layers)
       if (b.name == layer.name) own = b.bound.lipschitz;
     int64_t layer_macs = 0;
-    for (const auto& [name, n] : profile.layer_macs)
-      if (name == layer.name || name.starts_with(layer.name + ".")) layer_macs += n;
+    for (const auto& [name, ops] : profile.layers)
+      if (name == layer.name || name.starts_with(layer.name + "."))
+        for (const auto& [op, cost] : ops) layer_macs += cost.macs;
     const int64_t parameters = parameters_below(store, layer.name);
     if (list)
       fmt::print("{:<28}{:<20}{:>14}{:>16}{:>14.6g}\n", layer.name, str(layer.out), fmt::format("{:L}", parameters), layer_macs, own);

@@ -112,9 +112,11 @@ struct BenchOptions {
   std::vector<std::string> set;
   int steps = 10, warmup = 2;
   bool inference = false;  // evaluation alone instead of whole training steps
+  bool count = false;      // compute nothing: count what a step's ops compute and move
   bool json = false;
 };
 int run_bench(const BenchOptions& options);
+int run_bench_count(const BenchOptions& options);   // bench --count
 
 struct BenchDataOptions {
   std::string source;

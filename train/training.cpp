@@ -200,14 +200,18 @@ StepResult Training::gradients(const std::vector<Input>& given, uint32_t step, P
   return result;
 }
 
+void Training::dry_step(const Input& batch) {
+  check(recipe.run.shards == 1, "[dry_step] one shard expected, the recipe has ", recipe.run.shards);
+  spectral->iterate(workers, true);
+  const DryRun dry;
+  EntropySums entropies = no_entropies();
+  model->store.begin_gradients(0);
+  run_shard(batch, 0, 1, Pass::training, mode_of(Pass::training, 0, 0), entropies);
+}
+
 void Training::add_costs(const std::vector<std::map<std::string, OpCost>>& shards) {
   for (const auto& costs : shards)
-    for (const auto& [op, cost] : costs) {
-      OpCost& total = (*profile)[op];
-      total.seconds += cost.seconds;
-      total.calls += cost.calls;
-      total.macs += cost.macs;
-    }
+    for (const auto& [op, cost] : costs) (*profile)[op].add(cost);
 }
 
 // Liu et al. 2020: one forward with omega = 1, nothing dropped, then omega_l = sqrt(sum_{k<l} Var F_k), the input of the first branch counted as

@@ -73,6 +73,8 @@ class Training {
   NonFinite first_non_finite(const std::vector<Input>& batches, uint32_t step);
   // The first thing that a fresh run does if it has parts.residual "admin"; otherwise it changes nothing.
   void initialise_admin(const Input& batch);
+  // The ops of gradients() for one batch, on this thread, all as one shard and without computing: for whoever has a Profile open.
+  void dry_step(const Input& batch);
 
   // Patch rows (or tokens) of samples [first, first + count) of a batch, in the type of activations unless another is given.
   Tensor input_of(const Input& batch, int64_t first, int64_t count, std::optional<DType> dtype = {}) const;

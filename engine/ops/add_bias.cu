@@ -32,14 +32,17 @@ Tensor add_bias(const Tensor& x, const Tensor& bias) {
   check(bias.size() == columns, "[add_bias] x is ", x.shape(), ", bias is ", bias.shape(), ": last dimensions must agree");
   Tensor y = Tensor::like(x);
   const Tensor b = computed(bias, x.dtype());
+  count_kernel({x, b}, {y});
   dispatch(x.dtype(), [&]<class T>() {
     map_rows(x.device(), x.rows(), Forward<T>{x.data<T>(), b.data<Compute<T>>(), y.data<T>(), columns});
   });
   record("add_bias", y, {x, bias}, [x, columns, bias](const Tensor& dy) {
-    if (bias.wants_grad())
+    if (bias.wants_grad()) {
+      count_kernel({dy}, {});
       dispatch(dy.dtype(), [&]<class T>() {
         add_sums<Compute<T>>(map_rows_reduce<Compute<T>>(dy.device(), dy.rows(), columns, 1, Backward<T>{dy.data<T>(), columns}), 0, bias);
       });
+    }
     pass_on(dy, x);
   });
   return y;

@@ -56,11 +56,13 @@ Tensor ball(const Tensor& x, double radius) {
   check(radius > 0, "[ball] the radius must be positive, given ", radius);
   const int64_t columns = x.dim(-1);
   Tensor y = Tensor::like(x);
+  count_kernel({x}, {y});
   dispatch(x.dtype(), [&]<class T>() {
     map_rows(x.device(), x.rows(), Forward<T>{x.data<T>(), y.data<T>(), columns, {Compute<T>(radius), columns}});
   });
   record("ball", y, {x}, [x, columns, radius](const Tensor& dy) {
     const Into target = into(x);
+    count_kernel({x, dy}, {target});
     dispatch(x.dtype(), [&]<class T>() {
       map_rows(x.device(), x.rows(), Backward<T>{x.data<T>(), dy.data<T>(), target.grad.data<T>(), target.beta != 0, columns,
                                                  {Compute<T>(radius), columns}});

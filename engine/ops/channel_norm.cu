@@ -89,6 +89,7 @@ std::pair<Numbers, Numbers> moments(const Tensor& x, bool centered) {
   const int64_t columns = x.dim(-1);
   const double rows = double(x.rows());
   Tensor sums;
+  count_kernel({x}, {});
   dispatch(x.dtype(), [&]<class T>() {
     sums = centered ? map_rows_reduce<Compute<T>>(x.device(), x.rows(), columns, 2, Moments<T, true>{x.data<T>(), columns})
                     : map_rows_reduce<Compute<T>>(x.device(), x.rows(), columns, 1, Moments<T, false>{x.data<T>(), columns});
@@ -148,6 +149,7 @@ void backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const Ten
   const Numbers gain = weight.to(cpu).values();
   const Tensor mean = per_channel(x, {step.mean});
   Tensor sums;
+  count_kernel({x, dy, mean}, {});
   dispatch(x.dtype(), [&]<class T>() {
     using C = Compute<T>;
     sums = map_rows_reduce<C>(x.device(), x.rows(), columns, 2, GradientSums<T>{x.data<T>(), dy.data<T>(), mean.data<C>(), columns});
@@ -170,6 +172,7 @@ void backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const Ten
   }
   const Into target = x.wants_grad() ? into(x) : Into{Tensor(), 0};
   const Tensor table = per_channel(x, {by_dy, by_x, shift, dweight, total});
+  if (target.grad) count_kernel({x, dy, mean, table}, {target});
   dispatch(x.dtype(), [&]<class T>() {
     using C = Compute<T>;
     const C* k = table.data<C>();
@@ -198,6 +201,7 @@ Tensor channel_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, c
   for (int64_t c = 0; c < columns; c++) by_x[c] = w[c] * (corrects ? step.correction[c] : 1) / std::sqrt(step.used[c] + method.eps);
   const Tensor table = per_channel(x, {step.mean, by_x, bias.to(cpu).values()});
   Tensor y = Tensor::like(x);
+  count_kernel({x, table}, {y});
   dispatch(x.dtype(), [&]<class T>() {
     const Compute<T>* k = table.data<Compute<T>>();
     map_rows(x.device(), x.rows(), Forward<T>{x.data<T>(), y.data<T>(), k, k + columns, k + 2 * columns, columns});

@@ -33,6 +33,7 @@ template <class T> struct Backward {   // one input's part of dy
 void add_part(const Tensor& dy, const Tensor& x, int64_t begin) {
   if (!x.wants_grad()) return;
   auto target = into(x);
+  count_kernel({x}, {target});
   dispatch(dy.dtype(), [&]<class T>() {
     map_rows(dy.device(), dy.rows(), Backward<T>{dy.data<T>(), target.grad.data<T>(), target.beta != 0, dy.dim(-1), begin, x.dim(-1)});
   });
@@ -47,6 +48,7 @@ Tensor concat_channels(const Tensor& a, const Tensor& b) {
         "[concat_channels] all but the last dimension must agree, given ", a.shape(), " and ", b.shape());
   dims.back() += of_b.back();
   Tensor y = Tensor::empty(Shape(dims), a.dtype(), a.device());
+  count_kernel({a, b}, {y});
   dispatch(a.dtype(), [&]<class T>() {
     map_rows(a.device(), a.rows(), Forward<T>{a.data<T>(), b.data<T>(), y.data<T>(), a.dim(-1), b.dim(-1)});
   });

@@ -35,5 +35,5 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& targets, double weight)
   check(logits.shape() == targets.shape() && logits.shape().rank() == 2 && logits.dtype() == targets.dtype(),
         "[cross_entropy] logits are ", logits.shape(), ", targets are ", targets.shape(), ": both must be [B, K]");
   const auto soft = [targets]<class T>() { return Soft<T>{targets.data<T>(), targets.dim(1)}; };
-  return cross_entropy_rows::loss<Soft>("cross_entropy", logits, weight, soft);
+  return cross_entropy_rows::loss<Soft>("cross_entropy", logits, targets, weight, soft);
 }

@@ -60,9 +60,10 @@ template <class C> struct Weighted {
 
 // The op itself. targets_of<T>() makes Targets<T>; it holds what they point to, so that backward can ask again.
 template <template <class> class Targets, class Of>
-Tensor loss(const char* op, const Tensor& logits, double weight, const Of& targets_of) {
+Tensor loss(const char* op, const Tensor& logits, const Tensor& targets, double weight, const Of& targets_of) {
   const int64_t classes = logits.dim(1);
   Tensor loss = Tensor::empty({1}, logits.dtype() == DType::f64 ? DType::f64 : DType::f32, logits.device());
+  count_kernel({logits, targets}, {});
   dispatch(logits.dtype(), [&]<class T>() {
     using C = Compute<T>;
     const Forward<T, Targets<T>> f{logits.data<T>(), targets_of.template operator()<T>(), classes};
@@ -71,6 +72,7 @@ Tensor loss(const char* op, const Tensor& logits, double weight, const Of& targe
   });
   record(op, loss, {logits}, [=](const Tensor& dy) {
     auto target = into(logits);
+    count_kernel({logits, targets}, {target});
     dispatch(logits.dtype(), [&]<class T>() {
       using C = Compute<T>;
       map_rows(logits.device(), logits.rows(),

@@ -34,5 +34,5 @@ Tensor cross_entropy_labels(const Tensor& logits, const Tensor& labels, double w
         labels.shape(), ": [R, K] and [R] expected");
   check_indices("cross_entropy_labels", labels, -1, logits.dim(1));
   const auto hard = [labels, classes = logits.dim(1)]<class T>() { return Labels<T>{labels.data<int32_t>(), classes}; };
-  return cross_entropy_rows::loss<Labels>("cross_entropy_labels", logits, weight, hard);
+  return cross_entropy_rows::loss<Labels>("cross_entropy_labels", logits, labels, weight, hard);
 }

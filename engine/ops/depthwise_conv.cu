@@ -45,6 +45,7 @@ template <class T, class C> struct PackBias {
 template <class C> Tensor pack(const Sizes& s, const Tensor& weight, const Tensor& bias) {
   const Tensor packed = Tensor::empty({s.packed_size()}, dtype_of<C>, weight.device());
   const int64_t channels = s.blocks() * block;
+  count_kernel({weight, bias}, {packed});
   dispatch(weight.dtype(), [&]<class T>() {
     map(weight.device(), channels, PackTaps<T, C>{s, weight.data<T>(), packed.data<C>()});
   });
@@ -76,6 +77,7 @@ template <class C>
 void add_groups(const Sizes& s, const Tensor& partial, int first, int count, const Tensor& parameter) {
   if (!parameter || !parameter.wants_grad()) return;
   auto [grad, beta] = into(parameter);
+  count_kernel({int64_t(partial.bytes()) * count / (s.taps() + 1)}, {Into{grad, beta}});
   dispatch(grad.dtype(), [&]<class T>() {
     map(grad.device(), s.channels,
         SumGroups<C, T>{s, partial.data<C>(), partial.dim(0), first, count, grad.data<T>(), beta != 0});
@@ -84,7 +86,7 @@ void add_groups(const Sizes& s, const Tensor& partial, int first, int count, con
 
 template <class C, class L, class S>
 void convolve(Device device, const Sizes& s, const L& load, const Tensor& packed, const S& store) {
-  count_macs(s.macs());
+  if (dry_run()) return;
   if (device.kind == Device::cuda)
     convolve_cuda(s, load, packed.data<C>(), false, store);
   else
@@ -95,6 +97,7 @@ template <class T, class L, class S>
 void gradients(const Sizes& s, Wanted wanted, const L& load_dy, const Tensor& x, const Tensor& packed,
                const S& store_dx, const Tensor& partial) {
   using C = Compute<T>;
+  if (dry_run()) return;
   const Load<T> load_x{x.data<T>()};
   C* sums = partial.data<C>();
   if (x.device().kind == Device::cpu)
@@ -109,15 +112,16 @@ void backward(const char* op, const Tensor& x, const Tensor& weight, const Tenso
   const Sizes s = sizes_of(op, x, weight, bias);
   const Device device = x.device();
   const Wanted wanted{x.wants_grad(), weight.wants_grad() || (bias && bias.wants_grad())};
-  count_macs(s.macs() * (wanted.dx + wanted.sums));
   const Into dx = wanted.dx ? into(x) : Into{};
   check(!wanted.dx || dx.grad.dtype() == x.dtype(), "[", op, "] x is ", x.dtype(), ": its gradient must be too, not ",
         dx.grad.dtype());
   dispatch(x.dtype(), [&]<class T>() {
     using C = Compute<T>;
     const Tensor packed = pack<C>(s, weight, bias);
-    const int64_t groups = device.kind == Device::cuda ? gradient_groups_cuda(s) : gradient_groups_cpu(s);
+    const int64_t groups = device.kind == Device::cuda || dry_run() ? gradient_groups_cuda(s) : gradient_groups_cpu(s);
     const Tensor partial = Tensor::empty({groups, s.packed_size()}, dtype_of<C>, device);
+    if (wanted.dx) count_kernel({dy, pre, packed}, {dx}, s.macs(), Units::vector);
+    if (wanted.sums) count_kernel({dy, pre, x}, {partial}, s.macs(), Units::vector);
     T* to = wanted.dx ? dx.grad.data<T>() : nullptr;
     const auto run = [&](const auto& load_dy) {
       if (dx.beta != 0)
@@ -140,6 +144,7 @@ Tensor depthwise_conv(const Tensor& x, const Tensor& weight, const Tensor& bias)
   const OpRange range("depthwise_conv");
   const Sizes s = sizes_of("depthwise_conv", x, weight, bias);
   Tensor y = Tensor::like(x);
+  count_kernel({x, weight, bias}, {y}, s.macs(), Units::vector);
   dispatch(x.dtype(), [&]<class T>() {
     using C = Compute<T>;
     convolve<C>(x.device(), s, Load<T>{x.data<T>()}, pack<C>(s, weight, bias), Store<T>{y.data<T>()});
@@ -156,6 +161,7 @@ Tensor depthwise_conv_gelu(const Tensor& x, const Tensor& weight, const Tensor& 
   const bool keep = open_tape() && (x.wants_grad() || weight.wants_grad() || bias.wants_grad());
   const Tensor pre = keep ? Tensor::like(x) : Tensor();
   Tensor y = Tensor::like(x);
+  count_kernel({x, weight, bias}, {y, pre}, s.macs(), Units::vector);
   dispatch(x.dtype(), [&]<class T>() {
     using C = Compute<T>;
     const Tensor packed = pack<C>(s, weight, bias);

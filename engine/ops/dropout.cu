@@ -49,9 +49,11 @@ Tensor dropout(const Tensor& x, double rate, const RandomStream& stream, StepNum
     });
   };
   Tensor y = Tensor::like(x);
+  count_kernel({x}, {y});
   run(x, y, false);
   record("dropout", y, {x}, [x, run](const Tensor& dy) {
     auto target = into(x);
+    count_kernel({dy}, {target});
     run(dy, target.grad, target.beta != 0);
   });
   return y;

@@ -54,11 +54,14 @@ Tensor embedding(const Tensor& tokens, const Tensor& table) {
   const int64_t vocabulary = table.dim(0), columns = table.dim(1), rows = tokens.size();
   check_indices("embedding", tokens, 0, vocabulary);
   Tensor y = Tensor::empty({tokens.dim(0), tokens.dim(1), columns}, table.dtype(), table.device());
+  count_kernel({tokens, y}, {y});
   dispatch(table.dtype(), [&]<class T>() {
     map_rows(table.device(), rows, Forward<T>{tokens.data<int32_t>(), table.data<T>(), y.data<T>(), vocabulary, columns});
   });
   record("embedding", y, {table}, [=](const Tensor& dy) {
     auto [grad, beta] = into(table);
+    if (beta == 0) count_kernel({}, {grad});
+    count_kernel({tokens, dy}, {Into{Tensor::like(dy), 1}});   // a row of the table is read and written for each token
     const Device device = table.device();
     const int64_t width = device.kind == Device::cpu ? columns : 32;
     dispatch(grad.dtype(), [&]<class G>() {

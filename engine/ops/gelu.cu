@@ -27,9 +27,11 @@ template <class T> struct Backward {
 Tensor gelu(const Tensor& x) {
   const OpRange range("gelu");
   Tensor y = Tensor::like(x);
+  count_kernel({x}, {y});
   dispatch(x.dtype(), [&]<class T>() { map(x.device(), x.size(), Forward<T>{x.data<T>(), y.data<T>()}); });
   record("gelu", y, {x}, [x](const Tensor& dy) {
     auto target = into(x);
+    count_kernel({x, dy}, {target});
     dispatch(x.dtype(), [&]<class T>() {
       map(x.device(), x.size(), Backward<T>{x.data<T>(), dy.data<T>(), target.grad.data<T>(), target.beta != 0});
     });

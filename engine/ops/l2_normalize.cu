@@ -55,12 +55,14 @@ template <class T> struct Backward {   // dx = (dy - y <y, dy>) / r; only dy / r
 Tensor l2_normalize(const Tensor& x, double eps, bool eps_inside) {
   const OpRange range("l2_normalize");
   Tensor y = Tensor::like(x);
+  count_kernel({x}, {y});
   const int64_t columns = x.dim(-1);
   dispatch(x.dtype(), [&]<class T>() {
     map_rows(x.device(), x.rows(), Forward<T>{x.data<T>(), y.data<T>(), columns, {Compute<T>(eps), eps_inside}});
   });
   record("l2_normalize", y, {x}, [x, columns, eps, eps_inside](const Tensor& dy) {
     auto target = into(x);
+    count_kernel({x, dy}, {target});
     dispatch(dy.dtype(), [&]<class T>() {
       map_rows(dy.device(), dy.rows(), Backward<T>{x.data<T>(), dy.data<T>(), target.grad.data<T>(), target.beta != 0, columns,
                                                    {Compute<T>(eps), eps_inside}});

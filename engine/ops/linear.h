@@ -9,7 +9,7 @@ namespace linear_rows {
 
 // Rows a block: about 1 MiB of output, and enough of them that the product runs at full speed.
 inline int64_t block_rows(Device device, int64_t rows, int64_t columns) {
-  return device.kind == Device::cuda ? rows : std::min(rows, std::max<int64_t>(512, 262144 / std::max<int64_t>(1, columns)));
+  return device.kind == Device::cuda || dry_run() ? rows : std::min(rows, std::max<int64_t>(512, 262144 / std::max<int64_t>(1, columns)));
 }
 
 template <class T> struct BiasSums {   // dbias = column sums of dy
@@ -22,17 +22,22 @@ template <class T> struct BiasSums {   // dbias = column sums of dy
 
 // The weight as the product takes it: on a GPU in the type of the activations, on the CPU in the type that computes.
 inline Tensor operand(const Tensor& weight, const Tensor& x) {
-  return x.device().kind == Device::cuda ? weight.detached().to(x.dtype()) : computed(weight, x.dtype());
+  if (x.device().kind != Device::cuda && !dry_run()) return computed(weight, x.dtype());
+  const Tensor narrow = weight.detached().to(x.dtype());
+  if (x.dtype() != weight.dtype()) count_kernel({weight}, {narrow});
+  return narrow;
 }
 
 // Gradients of x, weight and bias from a block of the product's gradient dy [r, out]; rows begin .. of x2 [rows, in].
 inline void backward_block(const Tensor& dy, const Tensor& x2, int64_t begin, const Into& dx, const Tensor& operand,
                            const Tensor& weight, const Tensor& bias, const Tensor& alpha) {
   const int64_t r = dy.dim(0), out = dy.dim(1), in = x2.dim(1);
-  if (bias && bias.wants_grad())
+  if (bias && bias.wants_grad()) {
+    count_kernel({dy}, {});
     dispatch(dy.dtype(), [&]<class T>() {
       add_sums<Compute<T>>(map_rows_reduce<Compute<T>>(dy.device(), r, out, 1, BiasSums<T>{dy.data<T>(), out}), 0, bias);
     });
+  }
   if (dx.grad) gemm({.m = r, .n = in, .k = out, .beta = dx.beta}, dy, operand, dx.grad.view(x2.shape()).slice(begin, r), {.scale = alpha, .bias = {}});
   if (weight.wants_grad()) {
     auto [dw, beta] = into(weight);

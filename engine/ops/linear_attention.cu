@@ -84,6 +84,7 @@ void products(Gemm g, const Tensor& a, const Tensor& b, const Tensor& c) {
 
 Tensor token_sums(const Tensor& x, const Tensor& factor, DType wide) {
   const Tensor sums = Tensor::empty({x.dim(0), x.dim(2)}, wide, x.device());
+  count_kernel({x, factor}, {sums});
   dispatch(x.dtype(), [&]<class T>() {
     using C = Compute<T>;
     map_rows(x.device(), x.dim(0), TokenSums<T>{x.data<T>(), factor ? factor.data<C>() : nullptr, sums.data<C>(), x.dim(1), x.dim(2)});
@@ -93,6 +94,7 @@ Tensor token_sums(const Tensor& x, const Tensor& factor, DType wide) {
 
 void add_back(const Tensor& x, const Tensor& products, const Tensor& factor, const Tensor& vector) {
   auto target = into(x);
+  count_kernel({products, factor, vector}, {target});
   dispatch(x.dtype(), [&]<class T>() {
     using C = Compute<T>;
     map_rows(x.device(), x.rows(), AddBack<T>{products.data<C>(), factor ? factor.data<C>() : nullptr, vector.data<C>(),
@@ -109,6 +111,7 @@ void backward(const Kept& kept, const Tensor& dy) {
   const auto& [q, k, v, y, s, z, inverse] = kept;
   const int64_t batch = q.dim(0), tokens = q.dim(1), m = q.dim(2), e = v.dim(2);
   const Tensor dn = Tensor::empty({batch, tokens, e}, s.dtype(), q.device()), dd = Tensor::empty({batch, tokens}, s.dtype(), q.device());
+  count_kernel({dy, y, inverse}, {dn, dd});
   dispatch(q.dtype(), [&]<class T>() {
     using C = Compute<T>;
     map_rows(q.device(), q.rows(), DivideBack<T>{dy.data<T>(), y.data<C>(), inverse.data<C>(), dn.data<C>(), dd.data<C>(), e});
@@ -144,11 +147,13 @@ Tensor linear_attention(const Tensor& q, const Tensor& k, const Tensor& v, doubl
   const Tensor z = token_sums(k, {}, wide), inverse = Tensor::empty({batch, tokens}, wide, q.device());
   products({.transpose_a = true, .m = m, .n = e, .k = tokens}, k, v, s);
   products({.m = tokens, .n = e, .k = m}, q, s, wide_y);
+  count_kernel({q, z, wide_y}, {inverse, wide_y});
   dispatch(q.dtype(), [&]<class T>() {
     using C = Compute<T>;
     map_rows(q.device(), q.rows(), Divide<T>{q.data<T>(), z.data<C>(), inverse.data<C>(), wide_y.data<C>(), tokens, m, e, C(eps)});
   });
   Tensor y = wide_y.to(q.dtype());
+  if (y.dtype() != wide) count_kernel({wide_y}, {y});
   record("linear_attention", y, {q, k, v}, [kept = Kept{q, k, v, wide_y, s, z, inverse}](const Tensor& dy) { backward(kept, dy); });
   return y;
 }

@@ -32,7 +32,7 @@ Tensor linear_gelu(const Tensor& x, const Tensor& weight, const Tensor& bias, co
   const int64_t block = linear_rows::block_rows(x.device(), rows, out);
   const Tensor x2 = x.detached().view({rows, in}), w = linear_rows::operand(weight, x);
   // On the CPU the bias waits for the pass that activates; a GPU adds it to the product for nothing.
-  const bool in_product = x.device().kind == Device::cuda;
+  const bool in_product = x.device().kind == Device::cuda || dry_run();
   const Tensor b = in_product ? Tensor() : computed(bias, x.dtype());
   const Tensor h = Tensor::empty({rows, out}, x.dtype(), x.device());
   Tensor y = Tensor::empty({rows, out}, x.dtype(), x.device());
@@ -40,6 +40,7 @@ Tensor linear_gelu(const Tensor& x, const Tensor& weight, const Tensor& bias, co
     const int64_t r = std::min(block, rows - begin);
     const Tensor part = h.slice(begin, r);
     gemm({.transpose_b = true, .m = r, .n = out, .k = in}, x2.slice(begin, r), w, part, {.scale = factor, .bias = in_product ? bias.detached() : Tensor()});
+    count_kernel({part}, {y.slice(begin, r)});
     dispatch(x.dtype(), [&]<class T>() {
       const Compute<T>* add = b ? b.data<Compute<T>>() : nullptr;
       map_rows(x.device(), r, Activate<T>{add, part.data<T>(), y.slice(begin, r).data<T>(), out});
@@ -52,6 +53,7 @@ Tensor linear_gelu(const Tensor& x, const Tensor& weight, const Tensor& bias, co
     for (int64_t begin = 0; begin < rows; begin += block) {
       const int64_t r = std::min(block, rows - begin);
       const Tensor dh = scratch.slice(0, r);
+      count_kernel({dh, dh}, {dh});   // h and dy are as large
       dispatch(dy.dtype(), [&]<class T>() {
         map(dy.device(), r * out, Slope<T>{h.slice(begin, r).data<T>(), dy2.slice(begin, r).data<T>(), dh.data<T>()});
       });

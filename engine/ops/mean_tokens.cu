@@ -40,9 +40,11 @@ Tensor mean_tokens(const Tensor& x) {
   check(x.shape().rank() == 3, "[mean_tokens] [B, N, C] expected, given ", x.shape());
   const int64_t batch = x.dim(0), tokens = x.dim(1), columns = x.dim(2);
   Tensor y = Tensor::empty({batch, columns}, x.dtype(), x.device());
+  count_kernel({x}, {y});
   dispatch(x.dtype(), [&]<class T>() { map_rows(x.device(), batch, Forward<T>{x.data<T>(), y.data<T>(), tokens, columns}); });
   record("mean_tokens", y, {x}, [=](const Tensor& dy) {
     auto target = into(x);
+    count_kernel({dy}, {target});
     dispatch(dy.dtype(), [&]<class T>() {
       map_rows(dy.device(), batch * tokens, Backward<T>{dy.data<T>(), target.grad.data<T>(), target.beta != 0, tokens, columns});
     });

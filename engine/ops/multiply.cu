@@ -23,6 +23,7 @@ template <class T> struct Backward {   // towards one factor: d += dy * other
 void back(const Tensor& dy, const Tensor& other, const Tensor& x) {
   if (!x.wants_grad()) return;
   auto [grad, beta] = into(x);
+  count_kernel({dy, other}, {Into{grad, beta}});
   dispatch(dy.dtype(), [&]<class T>() {
     map(dy.device(), dy.size(), Backward<T>{other.data<T>(), dy.data<T>(), grad.template data<T>(), beta != 0});
   });
@@ -34,6 +35,7 @@ Tensor multiply(const Tensor& a, const Tensor& b) {
   const OpRange range("multiply");
   check(a.shape() == b.shape() && a.dtype() == b.dtype(), "[multiply] shapes must agree, given ", a.shape(), " and ", b.shape());
   Tensor y = Tensor::like(a);
+  count_kernel({a, b}, {y});
   dispatch(a.dtype(), [&]<class T>() { map(a.device(), a.size(), Forward<T>{a.data<T>(), b.data<T>(), y.data<T>()}); });
   record("multiply", y, {a, b}, [a, b](const Tensor& dy) {
     back(dy, b, a);

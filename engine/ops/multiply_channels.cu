@@ -38,11 +38,13 @@ Tensor multiply_channels(const Tensor& x, const Tensor& weight) {
   check(weight.size() == columns, "[multiply_channels] x is ", x.shape(), ", weight is ", weight.shape(), ": last dimensions must agree");
   Tensor y = Tensor::like(x);
   const Tensor w = computed(weight, x.dtype());
+  count_kernel({x, w}, {y});
   dispatch(x.dtype(), [&]<class T>() {
     map_rows(x.device(), x.rows(), Forward<T>{x.data<T>(), w.data<Compute<T>>(), y.data<T>(), columns});
   });
   record("multiply_channels", y, {x, weight}, [x, w, weight, columns](const Tensor& dy) {
     const Into target = x.wants_grad() ? into(x) : Into{Tensor(), 0};
+    count_kernel({x, dy, w}, {target});
     dispatch(dy.dtype(), [&]<class T>() {
       const Backward<T> f{x.data<T>(), dy.data<T>(), w.data<Compute<T>>(), target.grad ? target.grad.data<T>() : nullptr,
                           target.beta != 0, columns};

@@ -98,12 +98,14 @@ inline Tensor row_norm(const char* op, const Tensor& x, const Tensor& weight, co
   const int64_t columns = x.dim(-1);
   Tensor y = Tensor::like(x);
   const Tensor w = computed(weight, x.dtype()), b = row_bias(bias, x);
+  count_kernel({x, w, b}, {y});
   dispatch(x.dtype(), [&]<class T>() {
     using C = Compute<T>;
     map_rows(x.device(), x.rows(), NormForward<T>{x.data<T>(), w.data<C>(), b.data<C>(), y.data<T>(), columns, {steps, C(eps)}});
   });
   record(op, y, {x, weight, bias}, [=](const Tensor& dy) {
     const Into target = x.wants_grad() ? into(x) : Into{Tensor(), 0};
+    count_kernel({x, dy, w}, {target});
     dispatch(x.dtype(), [&]<class T>() {
       using C = Compute<T>;
       const NormBackward<T> f{x.data<T>(), dy.data<T>(), w.data<C>(), target.grad ? target.grad.data<T>() : nullptr, target.beta != 0,

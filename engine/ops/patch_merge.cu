@@ -46,9 +46,11 @@ Tensor patch_merge(const Tensor& x) {
   const int64_t batch = x.dim(0), height = x.dim(1), width = x.dim(2), columns = x.dim(3), pieces = batch * height * width;
   const Merge merge{height, width, columns};
   Tensor y = Tensor::empty({batch, height / 2 * (width / 2), 4 * columns}, x.dtype(), x.device());
+  count_kernel({x}, {y});
   dispatch(x.dtype(), [&]<class T>() { map_rows(x.device(), pieces, Forward<T>{x.data<T>(), y.data<T>(), merge}); });
   record("patch_merge", y, {x}, [=](const Tensor& dy) {
     auto target = into(x);
+    count_kernel({dy}, {target});
     dispatch(dy.dtype(), [&]<class T>() {
       map_rows(dy.device(), pieces, Backward<T>{dy.data<T>(), target.grad.data<T>(), target.beta != 0, merge});
     });

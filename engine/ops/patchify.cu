@@ -26,11 +26,13 @@ Tensor patchify(const Tensor& images, int patch) {
         "[patchify] [B, C, H, W] with H and W divisible by ", patch, " expected, given ", images.shape());
   const int64_t batch = images.dim(0), channels = images.dim(1), height = images.dim(2), width = images.dim(3);
   Tensor rows = Tensor::empty({batch, height / patch * (width / patch), channels * patch * patch}, images.dtype(), images.device());
+  count_kernel({images}, {rows});
   dispatch(images.dtype(), [&]<class T>() {
     map(images.device(), images.size(), Gather<T>{images.data<T>(), rows.data<T>(), true, false, channels, height, width, patch});
   });
   record("patchify", rows, {images}, [=](const Tensor& dy) {
     auto target = into(images);
+    count_kernel({dy}, {target});
     dispatch(dy.dtype(), [&]<class T>() {
       map(dy.device(), dy.size(), Gather<T>{target.grad.data<T>(), dy.data<T>(), false, target.beta != 0, channels, height, width, patch});
     });

@@ -105,6 +105,7 @@ Tensor patchify_pixels(const Tensor& images, const Tensor& staged_plan, int patc
   check(staged_plan.bytes() == sizeof(StagedPlan) + size_t(batch) * 4 * sizeof(int32_t), "[patchify_pixels] the plan is of another batch");
   Tensor rows = Tensor::empty({count, height / patch * (width / patch), channels * patch * patch}, dtype, images.device());
   const auto* plan = reinterpret_cast<const StagedPlan*>(staged_plan.raw());
+  count_kernel({2 * count * height * width * channels}, {rows});   // a mixed batch: each image and its partner
   dispatch(dtype, [&]<class T>() {
     map(images.device(), count * height * width * channels,
         Pixels<T>{images.data<uint8_t>(), plan, rows.data<T>(), batch, channels, height, width, patch, first});

@@ -61,6 +61,7 @@ Tensor performer_features(const Tensor& x, const Tensor& w) {
   const Tensor products = Tensor::empty({rows, features}, wide_w.dtype(), x.device());
   gemm({.transpose_b = true, .m = rows, .n = features, .k = columns}, x, wide_w, products);
   Tensor y = Tensor::empty({x.dim(0), x.dim(1), features}, x.dtype(), x.device());
+  count_kernel({x, products}, {y});
   dispatch(x.dtype(), [&]<class T>() {
     using C = Compute<T>;
     const C factor = C(1 / std::sqrt(double(features)));
@@ -68,6 +69,7 @@ Tensor performer_features(const Tensor& x, const Tensor& w) {
   });
   record("performer_features", y, {x, w}, [=, saved = y.detached()](const Tensor& dy) {
     const Tensor ds = Tensor::empty({rows, features}, wide_w.dtype(), x.device());
+    count_kernel({saved, dy}, {ds});
     dispatch(x.dtype(), [&]<class T>() {
       using C = Compute<T>;
       map(x.device(), dy.size(), Slope<T>{saved.data<T>(), dy.data<T>(), ds.data<C>()});
@@ -75,6 +77,7 @@ Tensor performer_features(const Tensor& x, const Tensor& w) {
       const Tensor back = Tensor::empty({rows, columns}, ds.dtype(), x.device());
       gemm({.m = rows, .n = columns, .k = features}, ds, wide_w, back);
       auto target = into(x);
+      count_kernel({x, ds, back}, {target});
       map_rows(x.device(), rows,
                Backward<T>{x.data<T>(), ds.data<C>(), back.data<C>(), target.grad.data<T>(), target.beta != 0, columns, features});
     });

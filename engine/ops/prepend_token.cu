@@ -50,11 +50,14 @@ Tensor prepend_token(const Tensor& x, const Tensor& token) {
   const int64_t batch = x.dim(0), tokens = x.dim(1), columns = x.dim(2);
   Tensor y = Tensor::empty({batch, tokens + 1, columns}, x.dtype(), x.device());
   const Tensor first = computed(token, x.dtype());
+  count_kernel({x, first}, {y});
   dispatch(x.dtype(), [&]<class T>() {
     map_rows(x.device(), y.rows(), Forward<T>{x.data<T>(), first.data<Compute<T>>(), y.data<T>(), tokens, columns});
   });
   record("prepend_token", y, {x, token}, [=](const Tensor& dy) {
     const Into target = x.wants_grad() ? into(x) : Into{Tensor(), 0};
+    count_kernel({target.grad}, {target});
+    if (token.wants_grad()) count_kernel({batch * columns * int64_t(size_of(dy.dtype()))}, {});
     dispatch(dy.dtype(), [&]<class T>() {
       using C = Compute<T>;
       if (target.grad)

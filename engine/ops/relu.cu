@@ -29,9 +29,11 @@ template <class T> struct Backward {   // dx = dy where x > 0
 Tensor relu(const Tensor& x) {
   const OpRange range("relu");
   Tensor y = Tensor::like(x);
+  count_kernel({x}, {y});
   dispatch(x.dtype(), [&]<class T>() { map(x.device(), x.size(), Forward<T>{x.data<T>(), y.data<T>()}); });
   record("relu", y, {x}, [x](const Tensor& dy) {
     auto target = into(x);
+    count_kernel({x, dy}, {target});
     dispatch(x.dtype(), [&]<class T>() {
       map(x.device(), x.size(), Backward<T>{x.data<T>(), dy.data<T>(), target.grad.data<T>(), target.beta != 0});
     });

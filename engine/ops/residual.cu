@@ -97,6 +97,7 @@ Tensor residual(const Tensor& x, const Tensor& f, const Tensor& alpha, const Dro
   check(!alpha || alpha.size() == columns || alpha.size() == 1, "[residual] alpha is ", alpha.shape(), ", expected [", columns, "] or [1]");
   Tensor y = Tensor::like(x);
   const Tensor a = by_channel(computed(alpha, x.dtype()), columns);
+  count_kernel({x, f, a}, {y});
   const DropFactor keep = drop_factor(drop, x);
   dispatch(x.dtype(), [&]<class T>() {
     using C = Compute<T>;
@@ -104,6 +105,7 @@ Tensor residual(const Tensor& x, const Tensor& f, const Tensor& alpha, const Dro
   });
   record("residual", y, {x, f, alpha}, [=](const Tensor& dy) {
     const Into target = f.wants_grad() ? into(f) : Into{Tensor::like(f), 0};   // scratch where nobody wants it
+    count_kernel({a ? f : Tensor(), dy, a}, {target});
     dispatch(dy.dtype(), [&]<class T>() {
       using C = Compute<T>;
       const auto run = [&]<bool weighted>() {
@@ -118,6 +120,7 @@ Tensor residual(const Tensor& x, const Tensor& f, const Tensor& alpha, const Dro
     if (!x.wants_grad()) return;
     if (skip == 1) return pass_on(dy, x);
     auto [dx, beta] = into(x);
+    count_kernel({dy}, {Into{dx, beta}});
     dispatch(dy.dtype(), [&]<class T>() { map(dy.device(), dy.size(), AddScaled<T>{dy.data<T>(), dx.data<T>(), Compute<T>(skip), beta != 0}); });
   });
   return y;

@@ -82,6 +82,7 @@ Sum residual_norm(const Tensor& x, const Tensor& f, const Tensor& alpha, const D
   check_row_norm("residual_norm", x, weight, bias, steps);
   Tensor out = Tensor::like(x), sum = keep_sum ? Tensor::like(x) : Tensor();
   const Tensor a = computed(alpha, x.dtype()), w = computed(weight, x.dtype()), b = row_bias(bias, x);
+  count_kernel({x, f, a, w, b}, {sum, out});
   const DropFactor keep = drop_factor(drop, x);
   dispatch(x.dtype(), [&]<class T>() {
     using C = Compute<T>;
@@ -93,6 +94,7 @@ Sum residual_norm(const Tensor& x, const Tensor& f, const Tensor& alpha, const D
     check(bool(dnorm), "[residual_norm] the normalised rows were not used: call residual instead");
     const auto target = [&](const Tensor& t) { return t.wants_grad() ? into(t) : Into{Tensor::like(x), 0}; };
     const Into to_f = target(f), to_x = target(x);
+    count_kernel({x, f, dsum, dnorm, a, w}, {to_x, to_f});
     dispatch(dnorm.dtype(), [&]<class T>() {
       using C = Compute<T>;
       const auto run = [&]<bool weighted>() {

@@ -66,9 +66,11 @@ Tensor rotary(const Tensor& x, int heads, double base, int still) {
   check(base > 0 && still >= 0 && still <= half, "[rotary] base ", base, ", ", still, " of ", half, " frequencies still");
   const Tensor table = turn_table(x.dim(1), half, base, still, x.dtype(), x.device());
   Tensor y = Tensor::like(x);
+  count_kernel({x, table}, {y});
   turn(x, y, false, table, heads, 1);
   record("rotary", y, {x}, [x, table, heads](const Tensor& dy) {
     auto target = into(x);
+    count_kernel({dy, table}, {target});
     turn(dy, target.grad, target.beta != 0, table, heads, -1);
   });
   return y;

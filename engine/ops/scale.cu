@@ -24,9 +24,11 @@ void run(const Tensor& x, const Tensor& y, double factor, bool add) {
 Tensor scale(const Tensor& x, double factor) {
   const OpRange range("scale");
   Tensor y = Tensor::like(x);
+  count_kernel({x}, {y});
   run(x, y, factor, false);
   record("scale", y, {x}, [x, factor](const Tensor& dy) {
     auto [dx, beta] = into(x);
+    count_kernel({dy}, {Into{dx, beta}});
     run(dy, dx, factor, beta != 0);
   });
   return y;

@@ -37,9 +37,11 @@ Tensor select_token(const Tensor& x, int64_t index) {
   check(x.shape().rank() == 3 && index >= 0 && index < x.dim(1), "[select_token] token ", index, " of ", x.shape(), ", [B, N, C] expected");
   const int64_t batch = x.dim(0), tokens = x.dim(1), columns = x.dim(2);
   Tensor y = Tensor::empty({batch, columns}, x.dtype(), x.device());
+  count_kernel({y}, {y});
   dispatch(x.dtype(), [&]<class T>() { map_rows(x.device(), batch, Forward<T>{x.data<T>(), y.data<T>(), tokens, columns, index}); });
   record("select_token", y, {x}, [=](const Tensor& dy) {
     auto target = into(x);
+    count_kernel({dy}, {target.beta == 0 ? Moved(target) : Moved(int64_t(dy.bytes()), true)});   // to the other tokens nothing is added
     dispatch(dy.dtype(), [&]<class T>() {
       map_rows(dy.device(), batch * tokens, Backward<T>{dy.data<T>(), target.grad.data<T>(), target.beta != 0, tokens, columns, index});
     });

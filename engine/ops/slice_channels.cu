@@ -42,9 +42,11 @@ Tensor slice_channels(const Tensor& x, int64_t begin, int64_t count) {
   std::vector<int64_t> dims = x.shape().dims();
   dims.back() = count;
   Tensor y = Tensor::empty(Shape(dims), x.dtype(), x.device());
+  count_kernel({y}, {y});
   dispatch(x.dtype(), [&]<class T>() { map_rows(x.device(), x.rows(), Forward<T>{x.data<T>(), y.data<T>(), columns, begin, count}); });
   record("slice_channels", y, {x}, [=](const Tensor& dy) {
     auto target = into(x);
+    count_kernel({dy}, {target.beta == 0 ? Moved(target) : Moved(int64_t(dy.bytes()), true)});   // beside the slice nothing is added
     dispatch(dy.dtype(), [&]<class T>() {
       map_rows(dy.device(), dy.rows(), Backward<T>{dy.data<T>(), target.grad.data<T>(), target.beta != 0, columns, begin, count});
     });

@@ -38,10 +38,12 @@ template <class T> struct Backward {   // dx = y (dy - <dy, y>)
 Tensor softmax(const Tensor& x) {
   const OpRange range("softmax");
   Tensor y = Tensor::like(x);
+  count_kernel({x}, {y});
   const int64_t columns = x.dim(-1);
   dispatch(x.dtype(), [&]<class T>() { map_rows(x.device(), x.rows(), Forward<T>{x.data<T>(), y.data<T>(), columns}); });
   record("softmax", y, {x}, [x, saved = y.detached(), columns](const Tensor& dy) {
     auto target = into(x);
+    count_kernel({saved, dy}, {target});
     dispatch(dy.dtype(), [&]<class T>() {
       map_rows(dy.device(), dy.rows(), Backward<T>{saved.data<T>(), dy.data<T>(), target.grad.data<T>(), target.beta != 0, columns});
     });

@@ -90,6 +90,7 @@ Tensor unfold(const Tensor& x, int kernel, int stride, int padding) {
   const int64_t tokens = p.down() * p.across();
   const Tensor places = feature_places(p, x.device());
   Tensor y = Tensor::empty({x.dim(0), tokens, p.features()}, x.dtype(), x.device());
+  count_kernel({x}, {y});
   dispatch(x.dtype(), [&]<class T>() {
     const int32_t* offset = places.data<int32_t>();
     map_rows(x.device(), y.rows(), Forward<T>{x.data<T>(), y.data<T>(), offset, offset + p.features(), offset + 2 * p.features(), p});
@@ -98,6 +99,7 @@ Tensor unfold(const Tensor& x, int kernel, int stride, int padding) {
     const DType wide = x.dtype() == DType::f64 ? DType::f64 : DType::f32;
     const bool direct = x.dtype() == wide;
     const Into target = direct ? into(x) : Into{Tensor::empty(x.shape(), wide, x.device()), 0};
+    count_kernel({dy}, {target});
     dispatch(dy.dtype(), [&]<class T>() {
       map_rows(dy.device(), x.rows(), Backward<T>{dy.data<T>(), target.grad.data<Compute<T>>(), target.beta != 0, p});
     });

@@ -60,12 +60,14 @@ Tensor weight_norm(const Tensor& weight, const Tensor& gain) {
   const int64_t rows = weight.dim(0), columns = weight.size() / rows;
   const Tensor wide_gain = computed(gain, weight.dtype());
   Tensor y = Tensor::like(weight);
+  count_kernel({weight, wide_gain}, {y});
   dispatch(weight.dtype(), [&]<class T>() {
     map_rows(weight.device(), rows, Forward<T>{weight.data<T>(), wide_gain.data<Compute<T>>(), y.data<T>(), columns});
   });
   record("weight_norm", y, {weight, gain}, [=](const Tensor& dy) {
     const Into target = weight.wants_grad() ? into(weight) : Into{Tensor(), 0};
     const Tensor dgain = Tensor::like(wide_gain);
+    count_kernel({weight, dy, wide_gain}, {target, dgain});
     dispatch(weight.dtype(), [&]<class T>() {
       dispatch(target.grad ? target.grad.dtype() : weight.dtype(), [&]<class D>() {
         map_rows(weight.device(), rows, Backward<T, D>{weight.data<T>(), dy.data<T>(), wide_gain.data<Compute<T>>(),

@@ -27,6 +27,7 @@ Tensor table_by_head(const Tensor& table, const AttentionShape& a, double temper
   if (!table) return {};
   const int64_t positions = a.relative_positions(), heads = a.heads;
   const Tensor by_head = Tensor::empty({heads, positions}, compute, table.device());
+  count_kernel({table}, {by_head});
   dispatch(table.dtype(), [&]<class From>() {
     dispatch(compute, [&]<class C>() {
       map(table.device(), heads * positions,
@@ -142,6 +143,7 @@ void check_shared(const char* op, const AttentionShape& a, size_t bytes) {
 
 template <class T> void run_forward(const char* op, const AttentionForward<T>& call, Device device) {
   const AttentionShape& a = call.shape;
+  if (dry_run()) return;
   if (device.kind != Device::cuda) return window_attention_cpu(call);
   const size_t shared = forward_shared<Compute<T>>(a);
   check_shared(op, a, shared);
@@ -150,6 +152,7 @@ template <class T> void run_forward(const char* op, const AttentionForward<T>& c
 
 template <class T> void run_backward(const char* op, const AttentionBackward<T>& call, Device device) {
   const AttentionShape& a = call.shape;
+  if (dry_run()) return;
   if (device.kind != Device::cuda) return window_attention_cpu(call);
   const size_t shared = backward_shared<Compute<T>>(a, call.dbias != nullptr);
   check_shared(op, a, shared);
@@ -158,6 +161,7 @@ template <class T> void run_backward(const char* op, const AttentionBackward<T>&
 
 template <class C> void add_table_gradient(const AttentionShape& a, double temperature, const Tensor& partial, const Tensor& table) {
   auto [grad, beta] = into(table);
+  count_kernel({partial}, {Into{grad, beta}});
   const int64_t heads = a.heads, positions = a.relative_positions();
   dispatch(grad.dtype(), [&]<class To>() {
     map(grad.device(), heads * positions,
@@ -177,6 +181,9 @@ void forward_pass(const Projections& x, const AttentionShape& a, const Tensor& b
   const int first = a.first_head * a.dim;
   const Device device = out.device();
   const Tensor entropies = Tensor::empty({a.windows(), a.heads}, dtype_of<C>, device);
+  const int64_t part = a.part_size() * int64_t(sizeof(T));
+  count_kernel({3 * part, bias}, {part, a.rows() * int64_t(sizeof(C)), entropies}, 2 * a.product_macs());
+  count_kernel({entropies}, {a.heads * int64_t(sizeof(float))});
   run_forward<T>(x.op, {a, x.data<T>(0) + first, x.data<T>(1) + first, x.data<T>(2) + first, bias ? bias.data<C>() : nullptr,
                         out.data<T>() + first, log_sum_of<C>(log_sum, a), entropies.data<C>()}, device);
   map_rows(device, a.heads, MeanEntropy<C>{entropies.data<C>(), entropy.data<float>() + a.first_head, a.windows(), a.heads, a.tokens()});
@@ -202,9 +209,12 @@ void backward_pass(const Projections& x, const AttentionShape& a, const Tensor& 
     if (!grad) return {nullptr, false};
     return {grad.template data<T>() + (x.fused ? part * x.channels() : 0) + first, beta != 0};
   };
-  const int64_t chunks = attention_chunks(a, dout.device().kind == Device::cuda ? most_chunks_cuda : most_chunks_cpu);
+  const int64_t chunks = attention_chunks(a, dout.device().kind == Device::cuda || dry_run() ? most_chunks_cuda : most_chunks_cpu);
   const bool wants_table = bias_table && bias_table.wants_grad();
   const Tensor dbias = wants_table ? Tensor::empty({chunks, a.heads, a.relative_positions()}, dtype_of<C>, dout.device()) : Tensor();
+  const int64_t part = a.part_size() * int64_t(sizeof(T));
+  const auto to = [&](int i) { return Moved(gradients[i].grad ? part : 0, gradients[i].beta != 0); };
+  count_kernel({4 * part, bias, a.rows() * int64_t(sizeof(C))}, {to(0), to(1), to(2), dbias}, 5 * a.product_macs());
   run_backward<T>(x.op, {a, x.data<T>(0) + first, x.data<T>(1) + first, x.data<T>(2) + first, bias ? bias.data<C>() : nullptr,
                          log_sum_of<C>(log_sum, a), dout.data<T>() + first, gradient(0), gradient(1), gradient(2),
                          wants_table ? dbias.data<C>() : nullptr, chunks}, dout.device());
@@ -218,9 +228,6 @@ Attended attend(const Projections& x, const Tensor& bias_table, const WindowAtte
   const Shape& s = x.first().shape();
   const DType dtype = x.first().dtype(), compute = dtype == DType::f64 ? DType::f64 : DType::f32;
   const Device device = x.first().device();
-  int64_t macs = 0;   // of one of the products
-  for (const AttentionShape& a : passes) macs += a.windows() * a.heads * a.dim * a.visible_pairs();
-  count_macs(2 * macs);
 
   Tensor out = Tensor::empty({s[0], s[1], s[2], x.channels()}, dtype, device);
   const Tensor entropy = Tensor::empty({config.heads}, DType::f32, device);
@@ -232,7 +239,6 @@ Attended attend(const Projections& x, const Tensor& bias_table, const WindowAtte
       dispatch(dtype, [&]<class T>() { forward_pass<T>(x, a, by_head, out, log_sum, entropy); });
   }
   record(x.op, out, {x.parts[0], x.parts[1], x.parts[2], bias_table}, [=](const Tensor& dout) {
-    count_macs(5 * macs);
     const Tensor by_head = bias();
     const Gradients gradients = gradients_of(x);
     for (const AttentionShape& a : passes)

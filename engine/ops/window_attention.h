@@ -24,6 +24,9 @@ struct AttentionShape {
   HD int windows_a_map() const { return height / window_height * columns(); }
   HD int64_t windows() const { return batch * windows_a_map(); }
   HD int relative_positions() const { return (2 * window_height - 1) * (2 * window_width - 1); }
+  int64_t rows() const { return windows() * heads * tokens(); }   // queries
+  int64_t part_size() const { return rows() * dim; }              // of q, k, v and out each
+  int64_t product_macs() const { return windows() * heads * dim * visible_pairs(); }   // of each of the products of two of them
   int64_t visible_pairs() const { return causal ? int64_t(tokens()) * (tokens() + 1) / 2 : int64_t(tokens()) * tokens(); }
 
   // The window's first row and column in the rolled map.

@@ -110,10 +110,17 @@ void add_taps(const Tensor& sums, const Tensor& weight) {
   });
 }
 
+// y in a narrower type.
+Tensor rounded(const Tensor& y, DType dtype) {
+  count_kernel({y}, {y.size() * int64_t(size_of(dtype))});
+  return dry_run() ? Tensor::empty(y.shape(), dtype, y.device()) : y.to(dtype);
+}
+
 void add_to_x(const Tensor& x, const Tensor& weight, const Tensor& dy, const Windows& s) {
   const Tensor taps = packed(weight, x.dtype(), true);
   const bool direct = x.dtype() == taps.dtype();
   const Into target = direct ? into(x) : Into{Tensor::empty(x.shape(), taps.dtype(), x.device()), 0};
+  count_kernel({dy, taps}, {target}, x.size() * s.taps(), Units::vector);
   dispatch(x.dtype(), [&]<class T>() {
     using C = Compute<T>;
     map_rows(x.device(), x.rows(), Convolve<T>{dy.data<T>(), taps.data<C>(), nullptr, target.grad.data<C>(), target.beta != 0, s});
@@ -133,19 +140,19 @@ Tensor window_depthwise_conv(const Tensor& x, const Tensor& weight, const Tensor
         weight.shape());
   check(!bias || bias.size() == x.dim(3), "[window_depthwise_conv] x is ", x.shape(), ": bias must be [C], given ", bias.shape());
   const Windows s{x.dim(1), x.dim(2), x.dim(3), window_height, window_width, weight.dim(2)};
-  count_macs(x.size() * s.taps());
   const Tensor taps = packed(weight, x.dtype(), false), b = computed(bias, x.dtype());
   Tensor y = Tensor::empty(x.shape(), taps.dtype(), x.device());
+  count_kernel({x, taps, b}, {y}, x.size() * s.taps(), Units::vector);
   dispatch(x.dtype(), [&]<class T>() {
     using C = Compute<T>;
     map_rows(x.device(), x.rows(), Convolve<T>{x.data<T>(), taps.data<C>(), b ? b.data<C>() : nullptr, y.data<C>(), false, s});
   });
-  if (y.dtype() != x.dtype()) y = y.to(x.dtype());
+  if (y.dtype() != x.dtype()) y = rounded(y, x.dtype());
   record("window_depthwise_conv", y, {x, weight, bias}, [=](const Tensor& dy) {
     const bool wants_sums = weight.wants_grad() || (bias && bias.wants_grad());
-    count_macs(x.size() * s.taps() * (x.wants_grad() + wants_sums));
     if (x.wants_grad()) add_to_x(x, weight, dy, s);
     if (!wants_sums) return;
+    count_kernel({x, dy}, {}, x.size() * s.taps(), Units::vector);
     dispatch(x.dtype(), [&]<class T>() {
       using C = Compute<T>;
       const Tensor sums = map_rows_reduce<C>(x.device(), x.rows(), s.channels, int(s.taps()) + 1, Sums<T>{x.data<T>(), dy.data<T>(), s});

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "engine/fibers.h"
+#include "engine/profile.h"
 
 namespace {
 
@@ -123,6 +124,28 @@ Result run(const OpCase& c, const OpFunction& op, const std::vector<Numbers>& va
 
 Result run(const OpCase& c, const std::vector<Numbers>& values, const Way& way, DType rounding) {
   return run(c, c.op, values, way, rounding);
+}
+
+std::map<std::string, OpCost> counts_of(const OpCase& c, const std::vector<Numbers>& values, const Way& way) {
+  Profile profile;
+  run(c, values, way, way.dtype);
+  return profile.table;
+}
+
+// Forward moves more than what comes out, backward something; and a dry run counts what the kernels do.
+void check_counts(const OpCase& c, const std::vector<Numbers>& values, const Result& result) {
+  auto dry = [&] { const DryRun nothing_runs; return counts_of(c, values, {}); }();
+  int64_t forward = 0, outputs = 0;
+  for (const auto& [op, cost] : dry) {
+    if (!op.ends_with(" backward")) forward += cost.bytes;
+    CHECK_MESSAGE(cost.bytes > 0, c.name, ": ", op, " counts no bytes");
+  }
+  for (size_t k = 0; k < result.outputs.size(); k++) outputs += int64_t(result.outputs[k].size() * size_of(result.dtypes[k]));
+  CHECK_MESSAGE(forward > outputs, c.name, ": forward counts ", forward, " bytes, its outputs have ", outputs);
+  if (!c.kernels) return;
+  for (const auto& [op, cost] : counts_of(c, values, {.device = cuda}))
+    CHECK_MESSAGE((dry[op].bytes == cost.bytes && dry[op].kernels == cost.kernels && dry[op].macs == cost.macs), c.name, ": a dry run of ", op, " counts ",
+                  dry[op].bytes, " bytes, ", dry[op].kernels, " kernels, ", dry[op].macs, " products; a run ", cost.bytes, ", ", cost.kernels, ", ", cost.macs);
 }
 
 Tolerance tolerance_of(const OpCase& c, DType run, DType output) {
@@ -370,6 +393,7 @@ void check_op(const OpCase& c) {
       check_close(str(c.name, " against its twin, gradient of input ", i), twin.gradients[i], plain.gradients[i], tolerance, c.inputs[i].shape);
   }
   check_kernels(c, values, DType::f64, plain);
+  check_counts(c, values, plain);
   check_dtype(c, DType::f32);
   if (c.bf16) check_dtype(c, DType::bf16);
 }

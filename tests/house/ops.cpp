@@ -1,4 +1,5 @@
-// Every op that engine/ops.h declares has a case in tests/engine/op_*.cpp: without one nobody has tried its backward.
+// Every op that engine/ops.h declares has a case in tests/engine/op_*.cpp: without one nobody has tried its backward. And every op counts what
+// it moves.
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -62,7 +63,40 @@ Faults ops_without_case(const string& header, const std::vector<Source>& tests) 
   return faults;
 }
 
+// An op counts its kernels itself or in the header of ops/ that it shares with others; a product counts itself.
+Faults ops_without_count(const std::vector<Source>& sources) {
+  const auto counts = [](const string& text) { return contains(text, "count_kernel(") || contains(text, "gemm("); };
+  Faults faults;
+  for (const auto& op : sources) {
+    const string text = without_comments(op.text);
+    if (!op.path.ends_with(".cu") || !contains(text, "OpRange range(") || counts(text)) continue;
+    const auto is_shared = [&](const Source& header) {
+      return header.path.ends_with(".h") && contains(op.text, "#include \"" + header.path + "\"") && counts(without_comments(header.text));
+    };
+    if (std::none_of(sources.begin(), sources.end(), is_shared)) faults.push_back(op.path + " counts no bytes: it wants a count_kernel for each kernel");
+  }
+  return faults;
+}
+
 }  // namespace
+
+TEST_CASE("house: every op counts what it moves") {
+  std::vector<Source> sources;
+  for (const auto& source : project_files({".cu", ".h"}))
+    if (source.path.starts_with("engine/ops/")) sources.push_back(source);
+  REQUIRE(sources.size() > 40);
+  const Faults faults = ops_without_count(sources);
+  INFO(listed(faults));
+  CHECK(faults.empty());
+}
+
+TEST_CASE("house: the test of counts sees what it should") {
+  const string range = "const OpRange range(\"a\");\n";
+  CHECK(ops_without_count({{"engine/ops/a.cu", range + "// count_kernel({x}, {y});\n"}}).size() == 1);
+  CHECK(ops_without_count({{"engine/ops/a.cu", range + "count_kernel({x}, {y});\n"}}).empty());
+  CHECK(ops_without_count({{"engine/ops/a.cu", "#include \"engine/ops/b.h\"\n" + range}, {"engine/ops/b.h", "count_kernel({x}, {y});\n"}}).empty());
+  CHECK(ops_without_count({{"engine/ops/a.cu", "#include \"engine/ops/b.h\"\n" + range}, {"engine/ops/b.h", "int b();\n"}}).size() == 1);
+}
 
 TEST_CASE("house: every op has a case") {
   std::vector<Source> tests;

@@ -114,6 +114,7 @@ TEST_CASE("cli: the other commands") {
   refuses({"convert", "a", "b", "--fuse", "--to", "timm"}, "convert needs --to NAMES or --fuse, and one of them only");
   refuses({"convert", "a", "b", "--to", "timm", "--ema"}, "--weights and --ema go with --fuse: INPUT is the file that is renamed");
   CHECK(parsed(&Commands::bench, {"bench", "swin_tiny", "--inference"}).inference);
+  CHECK(parsed(&Commands::bench, {"bench", "swin_tiny", "--count"}).count);
   const auto bench = parsed(&Commands::bench, {"bench", "swin_tiny", "--set", "a.b=c", "--steps", "3"});
   CHECK(bench.steps == 3);
   const auto timed = parsed(&Commands::bench_data, {"bench", "data", "d", "--recipe", "swin_tiny", "--images", "7", "--rounds", "3", "--json"});

@@ -12,6 +12,13 @@
 #include "engine/dtype.h"
 #include "engine/kernel.h"
 
+// Written before a loop whose counter picks registers.
+#ifdef __CUDACC__
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL
+#endif
+
 struct LeftFragment { uint32_t word[4]; };
 struct RightFragment { uint32_t word[2]; };
 struct ProductFragment { float value[4]; };

@@ -8,6 +8,7 @@
 
 #include "engine/map.h"
 #include "engine/ops/window_attention_kernels.h"
+#include "engine/ops/window_attention_mma_backward.h"
 #include "engine/profile.h"
 
 namespace {
@@ -135,14 +136,49 @@ std::vector<AttentionShape> passes_of(const Projections& x, const WindowAttentio
   return passes;
 }
 
-// What a block may use on the GPUs that this is made for.
+constexpr size_t most_shared = 227 * 1024;   // that a block may use on the GPUs that this is made for
+
 void check_shared(const char* op, const AttentionShape& a, size_t bytes) {
-  check(bytes <= 227 * 1024, '[', op, "] windows of ", a.tokens(), " tokens of ", a.dim, " channels a head do not fit into shared memory");
+  check(bytes <= most_shared, '[', op, "] windows of ", a.tokens(), " tokens of ", a.dim, " channels a head do not fit into shared memory");
+}
+
+// How the tensor-core kernels are launched: a warp for each 16 tokens, or for 2 x 16 and so on where that would be more than 8.
+struct TensorCoreLaunch {
+  int warps;
+  int64_t chunks;   // of consecutive windows; with the heads 16 blocks for each of an H100's 132 multiprocessors
+  size_t forward, backward;   // bytes of shared memory
+
+  TensorCoreLaunch(const AttentionShape& a, bool biased) {
+    using namespace window_attention_mma;
+    const int tiles = (a.tokens() + 15) / 16, rounds = (tiles + 7) / 8, positions = biased ? a.relative_positions() : 0;
+    warps = (tiles + rounds - 1) / rounds;
+    chunks = std::clamp<int64_t>(16 * 132 / a.heads, 1, a.windows());
+    forward = a.dim == 32 ? WindowMemory<32, false>::bytes(a.tokens(), positions) : WindowMemory<64, false>::bytes(a.tokens(), positions);
+    backward = a.dim == 32 ? WindowMemory<32, true>::bytes(a.tokens(), positions) : WindowMemory<64, true>::bytes(a.tokens(), positions);
+    if (biased) backward += warps * BiasGradient::bytes(positions);
+  }
+  Launch launch(const AttentionShape& a, size_t shared) const {
+    return {dim3(unsigned(a.heads), unsigned(chunks)), dim3(unsigned(32 * warps)), shared};
+  }
+};
+
+// Here is chosen between the two kinds of kernels, for forward and backward alike: tensor cores for bf16 with 32 or 64 channels a head
+// wherever a window fits into shared memory; the plain kernels for all else.
+bool on_tensor_cores(DType dtype, const AttentionShape& a, bool biased, Device device) {
+  return device.kind == Device::cuda && dtype == DType::bf16 && (a.dim == 32 || a.dim == 64) &&
+         a.batch * a.height * a.width <= std::numeric_limits<int>::max() && TensorCoreLaunch(a, biased).backward <= most_shared;
 }
 
 template <class T> void run_forward(const char* op, const AttentionForward<T>& call, Device device) {
   const AttentionShape& a = call.shape;
   if (device.kind != Device::cuda) return window_attention_cpu(call);
+  if constexpr (std::is_same_v<T, bf16>) {
+    using namespace window_attention_mma;
+    const TensorCoreLaunch on(a, call.bias);
+    if (on_tensor_cores(dtype_of<T>, a, call.bias, device))
+      return launch(on.launch(a, on.forward),
+                    a.dim == 32 ? window_attention_mma_forward_kernel<32> : window_attention_mma_forward_kernel<64>, call);
+  }
   const size_t shared = forward_shared<Compute<T>>(a);
   check_shared(op, a, shared);
   launch({dim3(unsigned(a.windows()), unsigned(a.heads)), dim3(threads), shared}, window_attention_forward_kernel<T>, call);
@@ -151,9 +187,22 @@ template <class T> void run_forward(const char* op, const AttentionForward<T>& c
 template <class T> void run_backward(const char* op, const AttentionBackward<T>& call, Device device) {
   const AttentionShape& a = call.shape;
   if (device.kind != Device::cuda) return window_attention_cpu(call);
+  if constexpr (std::is_same_v<T, bf16>) {
+    using namespace window_attention_mma;
+    const TensorCoreLaunch on(a, call.bias);
+    if (on_tensor_cores(dtype_of<T>, a, call.bias, device))
+      return launch(on.launch(a, on.backward),
+                    a.dim == 32 ? window_attention_mma_backward_kernel<32> : window_attention_mma_backward_kernel<64>, call);
+  }
   const size_t shared = backward_shared<Compute<T>>(a, call.dbias != nullptr);
   check_shared(op, a, shared);
   launch({dim3(unsigned(call.chunks), unsigned(a.heads)), dim3(threads), shared}, window_attention_backward_kernel<T>, call);
+}
+
+// Into how many chunks of windows backward splits, and so how many sums of the bias gradient there are.
+template <class T> int64_t backward_chunks(const AttentionShape& a, bool biased, Device device) {
+  if (on_tensor_cores(dtype_of<T>, a, biased, device)) return TensorCoreLaunch(a, biased).chunks;
+  return attention_chunks(a, device.kind == Device::cuda ? most_chunks_cuda : most_chunks_cpu);
 }
 
 template <class C> void add_table_gradient(const AttentionShape& a, double temperature, const Tensor& partial, const Tensor& table) {
@@ -194,7 +243,7 @@ Gradients gradients_of(const Projections& x) {
 
 template <class T>
 void backward_pass(const Projections& x, const AttentionShape& a, const Tensor& bias, const Tensor& log_sum, const Tensor& dout,
-                   const Gradients& gradients, const Tensor& bias_table, double temperature) {
+                   const Tensor& out, const Gradients& gradients, const Tensor& bias_table, double temperature) {
   using C = Compute<T>;
   const int first = a.first_head * a.dim;
   const auto gradient = [&](int part) -> GradientTo<T> {
@@ -202,11 +251,12 @@ void backward_pass(const Projections& x, const AttentionShape& a, const Tensor& 
     if (!grad) return {nullptr, false};
     return {grad.template data<T>() + (x.fused ? part * x.channels() : 0) + first, beta != 0};
   };
-  const int64_t chunks = attention_chunks(a, dout.device().kind == Device::cuda ? most_chunks_cuda : most_chunks_cpu);
+  const int64_t chunks = backward_chunks<T>(a, bool(bias), dout.device());
   const bool wants_table = bias_table && bias_table.wants_grad();
   const Tensor dbias = wants_table ? Tensor::empty({chunks, a.heads, a.relative_positions()}, dtype_of<C>, dout.device()) : Tensor();
   run_backward<T>(x.op, {a, x.data<T>(0) + first, x.data<T>(1) + first, x.data<T>(2) + first, bias ? bias.data<C>() : nullptr,
-                         log_sum_of<C>(log_sum, a), dout.data<T>() + first, gradient(0), gradient(1), gradient(2),
+                         log_sum_of<C>(log_sum, a), dout.data<T>() + first, out ? out.data<T>() + first : nullptr,
+                         gradient(0), gradient(1), gradient(2),
                          wants_table ? dbias.data<C>() : nullptr, chunks}, dout.device());
   if (wants_table) add_table_gradient<C>(a, temperature, dbias, bias_table);
 }
@@ -231,12 +281,15 @@ Attended attend(const Projections& x, const Tensor& bias_table, const WindowAtte
     for (const AttentionShape& a : passes)
       dispatch(dtype, [&]<class T>() { forward_pass<T>(x, a, by_head, out, log_sum, entropy); });
   }
+  bool needs_out = false;
+  for (const AttentionShape& a : passes) needs_out |= on_tensor_cores(dtype, a, bool(bias_table), device);
+  const Tensor saved = needs_out ? out.detached() : Tensor();
   record(x.op, out, {x.parts[0], x.parts[1], x.parts[2], bias_table}, [=](const Tensor& dout) {
     count_macs(5 * macs);
     const Tensor by_head = bias();
     const Gradients gradients = gradients_of(x);
     for (const AttentionShape& a : passes)
-      dispatch(dtype, [&]<class T>() { backward_pass<T>(x, a, by_head, log_sum, dout, gradients, bias_table, config.temperature); });
+      dispatch(dtype, [&]<class T>() { backward_pass<T>(x, a, by_head, log_sum, dout, saved, gradients, bias_table, config.temperature); });
   });
   return {out, entropy};
 }

@@ -92,6 +92,7 @@ template <class T> struct AttentionBackward {
   const Compute<T>* bias;
   const Compute<T>* log_sum;
   const T* dout;
+  const T* out;                // forward's, for the tensor cores; null without them
   GradientTo<T> dq, dk, dv;    // may be one tensor: a token's are written in this order
   Compute<T>* dbias;           // [chunks, heads, relative positions], or null
   int64_t chunks;              // of consecutive windows; each sums its own dbias

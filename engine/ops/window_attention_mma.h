@@ -9,44 +9,24 @@ namespace window_attention_mma {
 
 constexpr int columns_a_block = 32;   // tokens that meet a warp's 16 in one go: 4 product fragments
 
-// A token on the other side of the logits' fragments, or the two that a lane has on its own side: rows g and g + 8 of the warp's 16.
-struct Lines {
-  int first;                  // token of the warp's first line
-  int index[2];
-  Linear linear[2];
-  Place place[2];
-  DEVICE Lines(const Linear* of, const Place* places, int first) : first(first) {
-    for (int h = 0; h < 2; h++) {
-      index[h] = first + int(lane_id()) / 4 + 8 * h;
-      linear[h] = of[index[h]];
-      place[h] = places[index[h]];
-    }
-  }
-};
-// The column of a lane's value e (0, 1) in product fragment t.
+// Where a lane's numbers stand in product fragments: line h (0, 1) of the warp's 16, column e (0, 1) of fragment t.
+DEVICE int line_of(int h) { return int(lane_id()) / 4 + 8 * h; }
 DEVICE int column_of(int t, int e) { return 8 * t + 2 * (int(lane_id()) % 4) + e; }
 
-// The warp's 16 rows from `first` on, as operands.
-template <int dim> struct Rows {
-  LeftFragment step[dim / 16];
-  DEVICE Rows(const Tile<dim>& x, int first) {
-    const int row = first + int(lane_id()) % 16, half = int(lane_id()) / 16;
-    for (int s = 0; s < dim / 16; s++) load_matrices<false>(step[s].word, x.piece(row, 2 * s + half));
-  }
-};
-
-// product = x y^T for 32 rows of y from `first` on, or the first 16 of them.
+// product = x y^T for 16 rows of x from `line` on, and 32 rows of y from `first` on, or the first 16 of them.
 template <int dim>
-DEVICE void multiply(const Rows<dim>& x, const Tile<dim>& y, int first, bool both, ProductFragment (&product)[4]) {
+DEVICE void multiply(const Tile<dim>& x, int line, const Tile<dim>& y, int first, bool both, ProductFragment (&product)[4]) {
   const int lane = int(lane_id()), row = first + lane / 16 * 8 + lane % 8, half = lane / 8 % 2;
   UNROLL for (int t = 0; t < 4; t++) product[t] = {};
-  UNROLL for (int t = 0; t < 4; t += 2) {
-    if (t == 2 && !both) break;
-    UNROLL for (int s = 0; s < dim / 16; s++) {
+  UNROLL for (int s = 0; s < dim / 16; s++) {
+    LeftFragment left;
+    load_matrices<false>(left.word, x.piece(line + lane % 16, 2 * s + lane / 16));
+    UNROLL for (int t = 0; t < 4; t += 2) {
+      if (t == 2 && !both) break;
       uint32_t word[4];
       load_matrices<false>(word, y.piece(row + 8 * t, 2 * s + half));
-      mma(product[t], x.step[s], {word[0], word[1]});
-      mma(product[t + 1], x.step[s], {word[2], word[3]});
+      mma(product[t], left, {word[0], word[1]});
+      mma(product[t + 1], left, {word[2], word[3]});
     }
   }
 }
@@ -68,28 +48,27 @@ DEVICE void add_product(const ProductFragment (&w)[4], const Tile<dim>& y, int f
   }
 }
 
-// What logits need besides the products.
-struct LogitTerms {
-  const Linear* columns;
-  const Place* place;
+// What logits need besides the products. Lines are queries and columns keys, or the other way round.
+template <bool lines_are_keys> struct LogitTerms {
+  const Token *lines, *columns;
   const float* bias;   // or null
   int centre;          // of the table: the place of a token's bias to itself
   bool masked, causal;
 
-  // Products become logits, in bits. Lines are queries and columns keys, or the other way round.
-  template <bool lines_are_keys> DEVICE void operator()(const Lines& lines, int first, ProductFragment (&s)[4]) const {
-    constexpr int sign = lines_are_keys ? 1 : -1;
+  // Products of 16 tokens from `line` on and 32 from `first` on become logits, in bits.
+  DEVICE void operator()(int line, int first, ProductFragment (&s)[4]) const {
+    const Token mine[2] = {lines[line + line_of(0)], lines[line + line_of(1)]};
     UNROLL for (int t = 0; t < 4; t++)
       UNROLL for (int e = 0; e < 2; e++) {
         const int column = first + column_of(t, e);
-        const Linear linear = columns[column];
-        const Place there = place[column];
+        const Token other = columns[column];
         UNROLL for (int h = 0; h < 2; h++) {
           float& x = s[t].value[2 * h + e];
-          x = x * (lines.linear[h].factor * linear.factor) + (lines.linear[h].term + linear.term);
-          if (bias) x += bias[centre - sign * (lines.place[h].offset - there.offset)];
-          if (masked && lines.place[h].region != there.region) x += float(masked_logit) * log2_e;
-          if (causal && (lines_are_keys ? lines.index[h] > column : column > lines.index[h])) x = hidden;
+          const int apart = mine[h].place.offset - other.place.offset;
+          x = x * (mine[h].factor * other.factor) + (mine[h].term + other.term);
+          if (bias) x += bias[lines_are_keys ? centre - apart : centre + apart];
+          if (masked && mine[h].place.region != other.place.region) x += float(masked_logit) * log2_e;
+          if (causal && (lines_are_keys ? line + line_of(h) > column : column > line + line_of(h))) x = hidden;
         }
       }
   }
@@ -153,26 +132,24 @@ struct Chunk {
 
 // Takes one warp's 16 queries over all the keys; returns the entropy of those that this lane stands for.
 template <int dim>
-DEVICE float forward_queries(const AttentionShape& a, const LogitTerms& terms, int first_query, const WindowMemory<dim, false>& m,
+DEVICE float forward_queries(const AttentionShape& a, const LogitTerms<false>& terms, int first_query, const WindowMemory<dim, false>& m,
                              float* log_sum, bf16* out) {
   const int n = a.tokens(), end = a.causal ? std::min(n, first_query + 16) : n;
-  const Rows<dim> q(m.q, first_query);
-  const Lines lines(m.query, m.place, first_query);
   ProductFragment sum[dim / 8] = {};
   RunningSoftmax softmax;
   for (int first = 0; first < end; first += columns_a_block) {
     const bool both = first + 16 < end;
     ProductFragment s[4];
-    multiply(q, m.k, first, both, s);
-    terms.template operator()<false>(lines, first, s);
+    multiply(m.q, first_query, m.k, first, both, s);
+    terms(first_query, first, s);
     softmax(s, sum);
     UNROLL for (int t = 0; t < 4; t++)
-      UNROLL for (int i = 0; i < 4; i++) s[t].value[i] *= m.value[first + column_of(t, i % 2)];
+      UNROLL for (int i = 0; i < 4; i++) s[t].value[i] *= m.key[first + column_of(t, i % 2)].other;
     add_product(s, m.v, first, both, sum);
   }
   float entropy = 0;
   UNROLL for (int h = 0; h < 2; h++) {
-    const int i = lines.index[h];
+    const int i = first_query + line_of(h);
     const bool there = i < n;
     const float total = row_sum(softmax.sum[h]), log = std::log2(total), weighted = row_sum(softmax.weighted[h]);
     if (there && lane_id() % 4 == 0) {
@@ -191,7 +168,7 @@ template <int dim> KERNEL __launch_bounds__(256, 2) window_attention_mma_forward
   const int n = a.tokens(), head = blockIdx.x, channel = head * dim, warp = threadIdx.x / 32, warps = blockDim.x / 32;
   const WindowMemory<dim, false> m(n, dynamic_shared<unsigned char>());
   prepare_block(a, call.bias ? call.bias + head * a.relative_positions() : nullptr, m);
-  LogitTerms terms{m.key, m.place, call.bias ? m.bias : nullptr, a.relative_positions() / 2, false, a.causal};
+  LogitTerms<false> terms{m.query, m.key, call.bias ? m.bias : nullptr, a.relative_positions() / 2, false, a.causal};
   const Chunk chunk(a.windows());
   for (int64_t window = chunk.begin; window < chunk.end; window++) {
     const WindowPlace place(a, unsigned(window));

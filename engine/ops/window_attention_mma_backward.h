@@ -19,14 +19,15 @@ struct BiasGradient {
     for (int e = lane_id(); e < positions; e += 32) sums[e] = 0;
   }
   // Adds the gradients of 16 queries' logits to 32 keys, one query after the other: no two keys of one have the same bias.
-  DEVICE void add(const AttentionShape& a, const Place* place, int first_query, int first_key, const ProductFragment (&ds)[4]) const {
-    const int lane = int(lane_id()), n = a.tokens(), key = first_key + lane;
+  template <int dim>
+  DEVICE void add(int n, int centre, const WindowMemory<dim, true>& m, int first_query, int first_key, const ProductFragment (&ds)[4]) const {
+    const int lane = int(lane_id()), key = first_key + lane;
     UNROLL for (int t = 0; t < 4; t++)
-      UNROLL for (int i = 0; i < 4; i++) rows[(lane / 4 + i / 2 * 8) * stride + column_of(t, i % 2)] = ds[t].value[i];
+      UNROLL for (int i = 0; i < 4; i++) rows[line_of(i / 2) * stride + column_of(t, i % 2)] = ds[t].value[i];
     __syncwarp();
-    float* of_key = sums + a.relative_positions() / 2 - place[key].offset;
+    float* of_key = sums + centre - m.key[key].place.offset;
     for (int r = 0; r < 16 && first_query + r < n; r++) {
-      if (key < n) of_key[place[first_query + r].offset] += rows[r * stride + lane];
+      if (key < n) of_key[m.query[first_query + r].place.offset] += rows[r * stride + lane];
       __syncwarp();
     }
   }
@@ -50,7 +51,7 @@ DEVICE void store_gradient(const AttentionShape& a, Similarity similarity, const
                            int channel) {
   const bool pulled = similarity == Similarity::l2;
   UNROLL for (int h = 0; h < 2; h++) {
-    const int row = first + int(lane_id()) / 4 + 8 * h;
+    const int row = first + line_of(h);
     if (normalises(similarity) || pulled) {
       float square = 0, along = 0;
       UNROLL for (int t = 0; t < dim / 8; t++) {
@@ -73,64 +74,61 @@ DEVICE void store_gradient(const AttentionShape& a, Similarity similarity, const
 
 // dq of 16 queries, and their part of the bias' gradient.
 template <int dim>
-DEVICE void backward_queries(const AttentionBackward<bf16>& call, const LogitTerms& terms, int first_query,
+DEVICE void backward_queries(const AttentionBackward<bf16>& call, const LogitTerms<false>& terms, int first_query,
                              const WindowMemory<dim, true>& m, const BiasGradient& dbias) {
   const AttentionShape& a = call.shape;
   const int n = a.tokens(), end = a.causal ? std::min(n, first_query + 16) : n;
-  const Rows<dim> q(m.q, first_query), dout(m.dout, first_query);
-  const Lines lines(m.query, m.place, first_query);
-  const float mean[2] = {m.mean[lines.index[0]], m.mean[lines.index[1]]};
   float pull[2] = {};
   ProductFragment dq[dim / 8] = {};
   for (int first = 0; first < end; first += columns_a_block) {
     const bool both = first + 16 < end;
     ProductFragment s[4], ds[4];
-    multiply(q, m.k, first, both, s);
-    multiply(dout, m.v, first, both, ds);
-    terms.template operator()<false>(lines, first, s);
+    multiply(m.q, first_query, m.k, first, both, s);
+    multiply(m.dout, first_query, m.v, first, both, ds);
+    terms(first_query, first, s);
     UNROLL for (int t = 0; t < 4; t++)
       UNROLL for (int i = 0; i < 4; i++) {
+        const Token& key = m.key[first + column_of(t, i % 2)];
         float& x = ds[t].value[i];
-        x = exp2_approx(s[t].value[i]) * (x * m.value[first + column_of(t, i % 2)] - mean[i / 2]);
-        s[t].value[i] = x * m.key[first + column_of(t, i % 2)].factor;
+        x = exp2_approx(s[t].value[i]) * (x * key.other - m.query[first_query + line_of(i / 2)].other);
+        s[t].value[i] = x * key.factor;
       }
-    if (dbias.sums) dbias.add(a, m.place, first_query, first, ds);
+    if (dbias.sums) dbias.add(n, terms.centre, m, first_query, first, ds);
     if (a.similarity == Similarity::l2) add_pulls(s, pull);
     if (call.dq.to) add_product(s, m.k, first, both, dq);
   }
   if (!call.dq.to) return;
-  const float factor[2] = {ln_2 * lines.linear[0].factor, ln_2 * lines.linear[1].factor};
+  const Token &upper = m.query[first_query + line_of(0)], &lower = m.query[first_query + line_of(1)];
+  const float factor[2] = {ln_2 * upper.factor, ln_2 * lower.factor};
   store_gradient<dim>(a, a.similarity, m.q, first_query, m.where, factor, pull, dq, call.dq, blockIdx.x * dim);
 }
 
 // dk and dv of 16 keys.
 template <int dim>
-DEVICE void backward_keys(const AttentionBackward<bf16>& call, const LogitTerms& terms, int first_key, const WindowMemory<dim, true>& m) {
+DEVICE void backward_keys(const AttentionBackward<bf16>& call, const LogitTerms<true>& terms, int first_key, const WindowMemory<dim, true>& m) {
   const AttentionShape& a = call.shape;
   const int n = a.tokens();
-  const Rows<dim> k(m.k, first_key), v(m.v, first_key);
-  const Lines lines(m.key, m.place, first_key);
-  const float value[2] = {m.value[lines.index[0]], m.value[lines.index[1]]};
   float pull[2] = {};
   ProductFragment dk[dim / 8] = {}, dv[dim / 8] = {};
   for (int first = a.causal ? first_key / columns_a_block * columns_a_block : 0; first < n; first += columns_a_block) {
     const bool both = first + 16 < n;
     ProductFragment p[4], ds[4];
-    multiply(k, m.q, first, both, p);
-    multiply(v, m.dout, first, both, ds);
-    terms.template operator()<true>(lines, first, p);
+    multiply(m.k, first_key, m.q, first, both, p);
+    multiply(m.v, first_key, m.dout, first, both, ds);
+    terms(first_key, first, p);
     UNROLL for (int t = 0; t < 4; t++)
       UNROLL for (int i = 0; i < 4; i++) {
-        const int query = first + column_of(t, i % 2);
+        const Token& query = m.query[first + column_of(t, i % 2)];
         float &x = p[t].value[i], &y = ds[t].value[i];
         x = exp2_approx(x);
-        y = x * (y * value[i / 2] - m.mean[query]) * m.query[query].factor;
+        y = x * (y * m.key[first_key + line_of(i / 2)].other - query.other) * query.factor;
       }
     if (a.similarity == Similarity::l2) add_pulls(ds, pull);
     add_product(p, m.dout, first, both, dv);
     add_product(ds, m.q, first, both, dk);
   }
-  const float factor[2] = {ln_2 * lines.linear[0].factor, ln_2 * lines.linear[1].factor};
+  const Token &upper = m.key[first_key + line_of(0)], &lower = m.key[first_key + line_of(1)];
+  const float factor[2] = {ln_2 * upper.factor, ln_2 * lower.factor}, value[2] = {upper.other, lower.other};
   const int channel = blockIdx.x * dim;
   if (call.dk.to) store_gradient<dim>(a, a.similarity, m.k, first_key, m.where, factor, pull, dk, call.dk, channel);
   if (call.dv.to) store_gradient<dim>(a, value_similarity(a.similarity), m.v, first_key, m.where, value, pull, dv, call.dv, channel);
@@ -146,8 +144,9 @@ template <int dim> KERNEL __launch_bounds__(256, 1) window_attention_mma_backwar
   float* all_sums = reinterpret_cast<float*>(memory + m.bytes(n, table));
   const BiasGradient dbias(all_sums, positions, call.dbias != nullptr);
   prepare_block(a, call.bias ? call.bias + head * positions : nullptr, m);
-  LogitTerms by_query{m.key, m.place, call.bias ? m.bias : nullptr, positions / 2, false, a.causal}, by_key = by_query;
-  by_key.columns = m.query;
+  const float* bias = call.bias ? m.bias : nullptr;
+  LogitTerms<false> by_query{m.query, m.key, bias, positions / 2, false, a.causal};
+  LogitTerms<true> by_key{m.key, m.query, bias, positions / 2, false, a.causal};
   const Chunk chunk(a.windows());
   for (int64_t window = chunk.begin; window < chunk.end; window++) {
     const WindowPlace place(a, unsigned(window));

@@ -29,28 +29,31 @@ template <int dim> struct Tile {
   DEVICE uint32_t pair(int row, int column) const { return *reinterpret_cast<const uint32_t*>(piece(row, column / 8) + column % 8); }
 };
 
-// The logit of query i and key j, in bits, is (q_i k_j) q.factor_i k.factor_j + q.term_i + k.term_j + bias + mask: factors normalise and
-// scale, terms hide what only fills up a tile, and hold l2's |k|^2 and, in backward, the log of the row's sum.
-struct alignas(8) Linear { float factor, term; };
 // Where a token stands: in the table of biases, of which key's offset is subtracted from query's, and in the regions that a shift makes.
-struct alignas(8) Place { int offset, region; };
+struct Place { short offset, region; };
+
+// A token as a query, or as a key. The logit of query i and key j, in bits, is (q_i k_j) query_i.factor key_j.factor + query_i.term +
+// key_j.term + bias + mask: factors normalise and scale, terms hide what only fills up a tile, and hold l2's |k|^2 and, in backward, the
+// log of the row's sum. One load gives it all.
+struct alignas(16) Token {
+  float factor, term;
+  float other;   // of a query, in backward: the sum over the keys of p dp; of a key: the factor of its value
+  Place place;
+};
 
 // Everything a block keeps. Tokens are filled up to whole steps of 16 in the tiles, to whole blocks of 32 in what belongs to each token.
 HD int padded_tokens(int tokens, int to) { return (tokens + to - 1) / to * to; }
 
 template <int dim, bool backward> struct WindowMemory {
   Tile<dim> q, k, v, dout;
-  Linear *query, *key;   // [tokens]
-  Place* place;
-  float *value;          // factor of a value
-  float *mean;           // backward: sum over the keys of p dp
-  int* where;            // row of the token in the map
-  int* yx;               // its place in the window: 65536 y + x
-  float* bias;           // [positions], in bits
+  Token *query, *key;   // [tokens]
+  int* where;           // row of the token in the map
+  int* yx;              // its place in the window: 65536 y + x
+  float* bias;          // [positions], in bits
 
   HD static size_t bytes(int tokens, int positions) {
     return size_t(padded_tokens(tokens, 16)) * dim * sizeof(bf16) * (backward ? 4 : 3) +
-           size_t(padded_tokens(tokens, 32)) * (2 * sizeof(Linear) + sizeof(Place) + 4 * sizeof(float)) + sizeof(float) * positions;
+           size_t(padded_tokens(tokens, 32)) * 2 * (sizeof(Token) + sizeof(int)) + sizeof(float) * positions;
   }
   DEVICE WindowMemory(int tokens, unsigned char* memory) {
     const int tile = padded_tokens(tokens, 16) * dim, n = padded_tokens(tokens, 32);
@@ -59,12 +62,9 @@ template <int dim, bool backward> struct WindowMemory {
     k.data = rows + tile;
     v.data = rows + 2 * tile;
     dout.data = rows + 3 * tile;
-    query = reinterpret_cast<Linear*>(rows + (backward ? 4 : 3) * tile);
+    query = reinterpret_cast<Token*>(rows + (backward ? 4 : 3) * tile);
     key = query + n;
-    place = reinterpret_cast<Place*>(key + n);
-    value = reinterpret_cast<float*>(place + n);
-    mean = value + n;
-    where = reinterpret_cast<int*>(mean + n);
+    where = reinterpret_cast<int*>(key + n);
     yx = where + n;
     bias = reinterpret_cast<float*>(yx + n);
   }
@@ -102,9 +102,7 @@ DEVICE void prepare_block(const AttentionShape& a, const float* bias, const Wind
     const int y = i / a.window_width, x = i % a.window_width;
     const bool fills = i >= n;
     m.yx[i] = y << 16 | x;
-    m.place[i] = {fills ? 0 : y * (2 * a.window_width - 1) + x, 0};
-    m.query[i] = m.key[i] = {0, hidden};
-    m.value[i] = m.mean[i] = 0;
+    m.query[i] = m.key[i] = {0, hidden, 0, {short(fills ? 0 : y * (2 * a.window_width - 1) + x), 0}};
     m.where[i] = 0;
   }
   for (int e = threadIdx.x; bias && e < a.relative_positions(); e += blockDim.x) m.bias[e] = log2_e * bias[e];
@@ -138,7 +136,7 @@ DEVICE void load_window(const AttentionShape& a, const WindowPlace& window, cons
     if (backward) copy_async(m.dout.piece(row, p), upstream.dout + int64_t(token) * a.channels + 8 * p);
     if (p == 0) {
       m.where[row] = token;
-      if (window.masked) m.place[row].region = window.region(a, yx >> 16, yx & 0xffff);
+      if (window.masked) m.query[row].place.region = m.key[row].place.region = short(window.region(a, yx >> 16, yx & 0xffff));
     }
   }
   copies_arrived();
@@ -165,10 +163,13 @@ DEVICE void load_window(const AttentionShape& a, const WindowPlace& window, cons
     }
     if (p != 0 || !there) continue;
     const float scale = log2_e * float(a.logit_scale);
-    m.query[row] = {scale * row_scale(a.similarity, qq, a.eps).inverse, backward ? -log2_e * upstream.log_sum[row] : 0.0f};
-    m.key[row] = {row_scale(a.similarity, kk, a.eps).inverse, a.similarity == Similarity::l2 ? scale * kk / -2 : 0.0f};
-    m.value[row] = float(a.value_scale) * row_scale(value_similarity(a.similarity), vv, a.eps).inverse;
-    if (backward) m.mean[row] = mean;
+    Token &query = m.query[row], &key = m.key[row];
+    query.factor = scale * row_scale(a.similarity, qq, a.eps).inverse;
+    query.term = backward ? -log2_e * upstream.log_sum[row] : 0.0f;
+    query.other = mean;
+    key.factor = row_scale(a.similarity, kk, a.eps).inverse;
+    key.term = a.similarity == Similarity::l2 ? scale * kk / -2 : 0.0f;
+    key.other = float(a.value_scale) * row_scale(value_similarity(a.similarity), vv, a.eps).inverse;
   }
   __syncthreads();
 }

@@ -37,30 +37,29 @@ Tensor table_by_head(const Tensor& table, const AttentionShape& a, double temper
   return by_head;
 }
 
-// Adds factor times the chunks' sums to the gradient of the table.
+// Adds factor times the chunks' sums to the gradient of the table. A row is an element of the table.
 template <class C, class To> struct SumTableGradient {
   const C* partial;   // [chunks, heads, positions]
   To* grad;           // [positions, heads]
   int64_t chunks, heads, positions;
   C factor;
   bool add;
-  HD void operator()(int64_t i) const {
+  template <class Team> HD void operator()(int64_t i, const Team& team) const {
     const int64_t e = i % positions, head = i / positions;
-    C sum = 0;
-    for (int64_t c = 0; c < chunks; c++) sum += partial[(c * heads + head) * positions + e];
+    const C sum = team.template sum<C>(chunks, [&](int64_t c) { return partial[(c * heads + head) * positions + e]; });
+    if (!team.leads()) return;
     To& to = grad[e * heads + head];
     to = To((add ? Compute<To>(to) : Compute<To>(0)) + Compute<To>(factor * sum));
   }
 };
 
 template <class C> struct MeanEntropy {
-  const C* entropy;   // [windows, heads]
+  const C* entropy;   // [parts, heads]
   float* mean;        // [heads]
-  int64_t windows, heads;
-  int tokens;
+  int64_t parts, heads, rows;
   template <class Team> HD void operator()(int64_t head, const Team& team) const {
-    const C sum = team.template sum<C>(windows, [&](int64_t w) { return entropy[w * heads + head]; });
-    if (team.leads()) mean[head] = float(sum / C(windows * tokens));
+    const C sum = team.template sum<C>(parts, [&](int64_t part) { return entropy[part * heads + head]; });
+    if (team.leads()) mean[head] = float(sum / C(rows));
   }
 };
 
@@ -142,23 +141,28 @@ void check_shared(const char* op, const AttentionShape& a, size_t bytes) {
   check(bytes <= most_shared, '[', op, "] windows of ", a.tokens(), " tokens of ", a.dim, " channels a head do not fit into shared memory");
 }
 
-// How the tensor-core kernels are launched: a warp for each 16 tokens, or for 2 x 16 and so on where that would be more than 8.
-struct TensorCoreLaunch {
-  int warps;
-  int64_t chunks;   // of consecutive windows; with the heads 16 blocks for each of an H100's 132 multiprocessors
-  size_t forward, backward;   // bytes of shared memory
+// How the tensor-core kernels are launched.
+struct TensorCores {
+  int64_t chunks;   // of consecutive windows; with the heads some 16 blocks for each of an H100's 132 multiprocessors
+  Launch forward, backward;
 
-  TensorCoreLaunch(const AttentionShape& a, bool biased) {
+  TensorCores(const AttentionShape& a, bool biased) : chunks(std::clamp<int64_t>(16 * 132 / a.heads, 1, a.windows())) {
     using namespace window_attention_mma;
-    const int tiles = (a.tokens() + 15) / 16, rounds = (tiles + 7) / 8, positions = biased ? a.relative_positions() : 0;
-    warps = (tiles + rounds - 1) / rounds;
-    chunks = std::clamp<int64_t>(16 * 132 / a.heads, 1, a.windows());
-    forward = a.dim == 32 ? WindowMemory<32, false>::bytes(a.tokens(), positions) : WindowMemory<64, false>::bytes(a.tokens(), positions);
-    backward = a.dim == 32 ? WindowMemory<32, true>::bytes(a.tokens(), positions) : WindowMemory<64, true>::bytes(a.tokens(), positions);
-    if (biased) backward += warps * BiasGradient::bytes(positions);
+    const int n = a.tokens(), positions = biased ? a.relative_positions() : 0;
+    const size_t sums = biased ? BiasGradient::bytes(positions) : 0;   // of a warp
+    const auto by_dim = [&](auto with_32, auto with_64) { return a.dim == 32 ? with_32(n, positions) : with_64(n, positions); };
+    const size_t window = by_dim(WindowMemory<32, false>::bytes, WindowMemory<64, false>::bytes);
+    const size_t window_back = by_dim(WindowMemory<32, true>::bytes, WindowMemory<64, true>::bytes);
+    // Backward's registers are enough for two blocks of four warps or one of eight.
+    const int warps = warps_for(n, 8), warps_back = warps_for(n, 2 * (window_back + 4 * sums) <= most_shared ? 4 : 8);
+    const dim3 grid(unsigned(a.heads), unsigned(chunks));
+    forward = {grid, dim3(unsigned(32 * warps)), window};
+    backward = {grid, dim3(unsigned(32 * warps_back)), window_back + warps_back * sums};
   }
-  Launch launch(const AttentionShape& a, size_t shared) const {
-    return {dim3(unsigned(a.heads), unsigned(chunks)), dim3(unsigned(32 * warps)), shared};
+  // A warp for each 16 tokens, or for 2 x 16 and so on where that would be more than `most`.
+  static int warps_for(int tokens, int most) {
+    const int tiles = (tokens + 15) / 16, rounds = (tiles + most - 1) / most;
+    return (tiles + rounds - 1) / rounds;
   }
 };
 
@@ -166,7 +170,7 @@ struct TensorCoreLaunch {
 // wherever a window fits into shared memory; the plain kernels for all else.
 bool on_tensor_cores(DType dtype, const AttentionShape& a, bool biased, Device device) {
   return device.kind == Device::cuda && dtype == DType::bf16 && (a.dim == 32 || a.dim == 64) &&
-         a.batch * a.height * a.width <= std::numeric_limits<int>::max() && TensorCoreLaunch(a, biased).backward <= most_shared;
+         a.batch * a.height * a.width <= std::numeric_limits<int>::max() && TensorCores(a, biased).backward.shared <= most_shared;
 }
 
 template <class T> void run_forward(const char* op, const AttentionForward<T>& call, Device device) {
@@ -174,9 +178,8 @@ template <class T> void run_forward(const char* op, const AttentionForward<T>& c
   if (device.kind != Device::cuda) return window_attention_cpu(call);
   if constexpr (std::is_same_v<T, bf16>) {
     using namespace window_attention_mma;
-    const TensorCoreLaunch on(a, call.bias);
     if (on_tensor_cores(dtype_of<T>, a, call.bias, device))
-      return launch(on.launch(a, on.forward),
+      return launch(TensorCores(a, call.bias).forward,
                     a.dim == 32 ? window_attention_mma_forward_kernel<32> : window_attention_mma_forward_kernel<64>, call);
   }
   const size_t shared = forward_shared<Compute<T>>(a);
@@ -189,9 +192,8 @@ template <class T> void run_backward(const char* op, const AttentionBackward<T>&
   if (device.kind != Device::cuda) return window_attention_cpu(call);
   if constexpr (std::is_same_v<T, bf16>) {
     using namespace window_attention_mma;
-    const TensorCoreLaunch on(a, call.bias);
     if (on_tensor_cores(dtype_of<T>, a, call.bias, device))
-      return launch(on.launch(a, on.backward),
+      return launch(TensorCores(a, call.bias).backward,
                     a.dim == 32 ? window_attention_mma_backward_kernel<32> : window_attention_mma_backward_kernel<64>, call);
   }
   const size_t shared = backward_shared<Compute<T>>(a, call.dbias != nullptr);
@@ -201,7 +203,7 @@ template <class T> void run_backward(const char* op, const AttentionBackward<T>&
 
 // Into how many chunks of windows backward splits, and so how many sums of the bias gradient there are.
 template <class T> int64_t backward_chunks(const AttentionShape& a, bool biased, Device device) {
-  if (on_tensor_cores(dtype_of<T>, a, biased, device)) return TensorCoreLaunch(a, biased).chunks;
+  if (on_tensor_cores(dtype_of<T>, a, biased, device)) return TensorCores(a, biased).chunks;
   return attention_chunks(a, device.kind == Device::cuda ? most_chunks_cuda : most_chunks_cpu);
 }
 
@@ -209,7 +211,7 @@ template <class C> void add_table_gradient(const AttentionShape& a, double tempe
   auto [grad, beta] = into(table);
   const int64_t heads = a.heads, positions = a.relative_positions();
   dispatch(grad.dtype(), [&]<class To>() {
-    map(grad.device(), heads * positions,
+    map_rows(grad.device(), heads * positions,
         SumTableGradient<C, To>{partial.data<C>(), grad.data<To>(), partial.dim(0), heads, positions, C(1 / temperature), beta != 0});
   });
 }
@@ -225,10 +227,12 @@ void forward_pass(const Projections& x, const AttentionShape& a, const Tensor& b
   using C = Compute<T>;
   const int first = a.first_head * a.dim;
   const Device device = out.device();
-  const Tensor entropies = Tensor::empty({a.windows(), a.heads}, dtype_of<C>, device);
+  const int64_t parts = on_tensor_cores(dtype_of<T>, a, bool(bias), device) ? TensorCores(a, bool(bias)).chunks : a.windows();
+  const Tensor entropies = Tensor::empty({parts, a.heads}, dtype_of<C>, device);
   run_forward<T>(x.op, {a, x.data<T>(0) + first, x.data<T>(1) + first, x.data<T>(2) + first, bias ? bias.data<C>() : nullptr,
                         out.data<T>() + first, log_sum_of<C>(log_sum, a), entropies.data<C>()}, device);
-  map_rows(device, a.heads, MeanEntropy<C>{entropies.data<C>(), entropy.data<float>() + a.first_head, a.windows(), a.heads, a.tokens()});
+  map_rows(device, a.heads, MeanEntropy<C>{entropies.data<C>(), entropy.data<float>() + a.first_head, parts, a.heads,
+                                             a.windows() * a.tokens()});
 }
 
 using Gradients = std::array<Into, 3>;   // of q, k, v; empty where it is not wanted

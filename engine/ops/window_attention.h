@@ -77,7 +77,7 @@ template <class T> struct AttentionForward {
   const Compute<T>* bias;      // [heads, relative positions], or null
   T* out;                      // of the first of the heads
   Compute<T>* log_sum;         // [windows, heads, tokens]: log of the sum of exp over a row of logits
-  Compute<T>* entropy;         // [windows, heads]: summed over the rows
+  Compute<T>* entropy;         // [windows, heads]: summed over the rows; on tensor cores [chunks, heads], over the windows of a chunk too
 };
 
 // Where the gradient of one of q, k, v goes, whether on top of what is there; nowhere if null.

@@ -170,22 +170,22 @@ template <int dim> KERNEL __launch_bounds__(256, 2) window_attention_mma_forward
   prepare_block(a, call.bias ? call.bias + head * a.relative_positions() : nullptr, m);
   LogitTerms<false> terms{m.query, m.key, call.bias ? m.bias : nullptr, a.relative_positions() / 2, false, a.causal};
   const Chunk chunk(a.windows());
+  float entropy = 0;
   for (int64_t window = chunk.begin; window < chunk.end; window++) {
     const WindowPlace place(a, unsigned(window));
-    const int64_t unit = window * a.heads + head;
     terms.masked = place.masked;
     load_window<dim, false>(a, place, call.q + channel, call.k + channel, call.v + channel, {}, m);
-    float entropy = 0;
     for (int first = 16 * warp; first < n; first += 16 * warps)
-      entropy += forward_queries(a, terms, first, m, call.log_sum + unit * n, call.out + channel);
-    entropy = warp_sum(entropy);
-    if (lane_id() == 0) entropies[warp] = entropy;
+      entropy += forward_queries(a, terms, first, m, call.log_sum + (window * a.heads + head) * n, call.out + channel);
     __syncthreads();
-    if (threadIdx.x != 0) continue;
-    entropy = 0;
-    for (int w = 0; w < warps; w++) entropy += entropies[w];
-    call.entropy[unit] = entropy;
   }
+  entropy = warp_sum(entropy);
+  if (lane_id() == 0) entropies[warp] = entropy;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  entropy = 0;
+  for (int w = 0; w < warps; w++) entropy += entropies[w];
+  call.entropy[blockIdx.y * a.heads + head] = entropy;
 }
 
 }  // namespace window_attention_mma

@@ -134,8 +134,9 @@ DEVICE void backward_keys(const AttentionBackward<bf16>& call, const LogitTerms<
   if (call.dv.to) store_gradient<dim>(a, value_similarity(a.similarity), m.v, first_key, m.where, value, pull, dv, call.dv, channel);
 }
 
-// Grid: heads, chunks of windows.
-template <int dim> KERNEL __launch_bounds__(256, 1) window_attention_mma_backward_kernel(AttentionBackward<bf16> call) {
+// Grid: heads, chunks of windows. The bounds allow what fits without spilling: 168 registers, so that three blocks of four warps share a
+// multiprocessor, or with 64 channels 255, and two.
+template <int dim> KERNEL __launch_bounds__(dim == 32 ? 384 : 256) window_attention_mma_backward_kernel(AttentionBackward<bf16> call) {
   const AttentionShape& a = call.shape;
   const int n = a.tokens(), head = blockIdx.x, channel = head * dim, positions = a.relative_positions();
   const int warp = threadIdx.x / 32, warps = blockDim.x / 32, table = call.bias ? positions : 0;

@@ -58,13 +58,12 @@ struct MatrixSlot {
 inline thread_local MatrixSlot matrix_slots[1024];
 inline MatrixSlot& matrix_slot(unsigned lane) { return matrix_slots[block->current->index / 32 * 32 + lane]; }
 
-// A copy on its way: its target is poisoned until its thread waits for it.
+// Copies on their way, by thread: a target is poisoned until its thread waits for it.
 struct PendingCopy {
-  unsigned thread;
   void* to;
   const void* from;
 };
-inline thread_local std::vector<PendingCopy> pending_copies;
+inline thread_local std::vector<PendingCopy> pending_copies[1024];
 
 inline void check_piece(const void* at) {
   if (reinterpret_cast<uintptr_t>(at) % 16 != 0) throw std::runtime_error("16 bytes at once must lie at a multiple of 16");
@@ -131,18 +130,16 @@ DEVICE void copy_async(void* to, const void* from) {
   fibers::check_piece(to);
   fibers::check_piece(from);
   std::memset(to, 0xFF, 16);
-  fibers::pending_copies.push_back({fibers::block->current->index, to, from});
+  fibers::pending_copies[fibers::block->current->index].push_back({to, from});
 #endif
 }
 DEVICE void copies_arrived() {
 #ifdef __CUDA_ARCH__
   asm volatile("cp.async.wait_all;" ::: "memory");
 #elif !defined(__CUDACC__)
-  std::erase_if(fibers::pending_copies, [](const fibers::PendingCopy& copy) {
-    if (copy.thread != fibers::block->current->index) return false;
-    std::memcpy(copy.to, copy.from, 16);
-    return true;
-  });
+  auto& pending = fibers::pending_copies[fibers::block->current->index];
+  for (const fibers::PendingCopy& copy : pending) std::memcpy(copy.to, copy.from, 16);
+  pending.clear();
 #endif
 }
 

@@ -8,6 +8,7 @@
 
 #include "engine/map.h"
 #include "engine/ops/window_attention_kernels.h"
+#include "engine/ops/window_attention_mma_backward.h"
 #include "engine/profile.h"
 
 namespace {
@@ -37,30 +38,29 @@ Tensor table_by_head(const Tensor& table, const AttentionShape& a, double temper
   return by_head;
 }
 
-// Adds factor times the chunks' sums to the gradient of the table.
+// Adds factor times the chunks' sums to the gradient of the table. A row is an element of the table.
 template <class C, class To> struct SumTableGradient {
   const C* partial;   // [chunks, heads, positions]
   To* grad;           // [positions, heads]
   int64_t chunks, heads, positions;
   C factor;
   bool add;
-  HD void operator()(int64_t i) const {
+  template <class Team> HD void operator()(int64_t i, const Team& team) const {
     const int64_t e = i % positions, head = i / positions;
-    C sum = 0;
-    for (int64_t c = 0; c < chunks; c++) sum += partial[(c * heads + head) * positions + e];
+    const C sum = team.template sum<C>(chunks, [&](int64_t c) { return partial[(c * heads + head) * positions + e]; });
+    if (!team.leads()) return;
     To& to = grad[e * heads + head];
     to = To((add ? Compute<To>(to) : Compute<To>(0)) + Compute<To>(factor * sum));
   }
 };
 
 template <class C> struct MeanEntropy {
-  const C* entropy;   // [windows, heads]
+  const C* entropy;   // [parts, heads]
   float* mean;        // [heads]
-  int64_t windows, heads;
-  int tokens;
+  int64_t parts, heads, rows;
   template <class Team> HD void operator()(int64_t head, const Team& team) const {
-    const C sum = team.template sum<C>(windows, [&](int64_t w) { return entropy[w * heads + head]; });
-    if (team.leads()) mean[head] = float(sum / C(windows * tokens));
+    const C sum = team.template sum<C>(parts, [&](int64_t part) { return entropy[part * heads + head]; });
+    if (team.leads()) mean[head] = float(sum / C(rows));
   }
 };
 
@@ -136,15 +136,54 @@ std::vector<AttentionShape> passes_of(const Projections& x, const WindowAttentio
   return passes;
 }
 
-// What a block may use on the GPUs that this is made for.
+constexpr size_t most_shared = 227 * 1024;   // that a block may use on the GPUs that this is made for
+
 void check_shared(const char* op, const AttentionShape& a, size_t bytes) {
-  check(bytes <= 227 * 1024, '[', op, "] windows of ", a.tokens(), " tokens of ", a.dim, " channels a head do not fit into shared memory");
+  check(bytes <= most_shared, '[', op, "] windows of ", a.tokens(), " tokens of ", a.dim, " channels a head do not fit into shared memory");
+}
+
+// How the tensor-core kernels are launched.
+struct TensorCores {
+  int64_t chunks;   // of consecutive windows; with the heads some 16 blocks for each of an H100's 132 multiprocessors
+  Launch forward, backward;
+
+  TensorCores(const AttentionShape& a, bool biased) : chunks(std::clamp<int64_t>(16 * 132 / a.heads, 1, a.windows())) {
+    using namespace window_attention_mma;
+    const int n = a.tokens(), positions = biased ? a.relative_positions() : 0;
+    const size_t sums = biased ? BiasGradient::bytes(positions) : 0;   // of a warp
+    const auto by_dim = [&](auto with_32, auto with_64) { return a.dim == 32 ? with_32(n, positions) : with_64(n, positions); };
+    const size_t window = by_dim(WindowMemory<32, false>::bytes, WindowMemory<64, false>::bytes);
+    const size_t window_back = by_dim(WindowMemory<32, true>::bytes, WindowMemory<64, true>::bytes);
+    // Backward's registers are enough for two blocks of four warps or one of eight.
+    const int warps = warps_for(n, 8), warps_back = warps_for(n, 2 * (window_back + 4 * sums) <= most_shared ? 4 : 8);
+    const dim3 grid(unsigned(a.heads), unsigned(chunks));
+    forward = {grid, dim3(unsigned(32 * warps)), window};
+    backward = {grid, dim3(unsigned(32 * warps_back)), window_back + warps_back * sums};
+  }
+  // A warp for each 16 tokens, or for 2 x 16 and so on where that would be more than `most`.
+  static int warps_for(int tokens, int most) {
+    const int tiles = (tokens + 15) / 16, rounds = (tiles + most - 1) / most;
+    return (tiles + rounds - 1) / rounds;
+  }
+};
+
+// Here is chosen between the two kinds of kernels, for forward and backward alike: tensor cores for bf16 with 32 or 64 channels a head
+// wherever a window fits into shared memory; the plain kernels for all else.
+bool on_tensor_cores(DType dtype, const AttentionShape& a, bool biased, Device device) {
+  return (device.kind == Device::cuda || dry_run()) && dtype == DType::bf16 && (a.dim == 32 || a.dim == 64) &&
+         a.batch * a.height * a.width <= std::numeric_limits<int>::max() && TensorCores(a, biased).backward.shared <= most_shared;
 }
 
 template <class T> void run_forward(const char* op, const AttentionForward<T>& call, Device device) {
   const AttentionShape& a = call.shape;
   if (dry_run()) return;
   if (device.kind != Device::cuda) return window_attention_cpu(call);
+  if constexpr (std::is_same_v<T, bf16>) {
+    using namespace window_attention_mma;
+    if (on_tensor_cores(dtype_of<T>, a, call.bias, device))
+      return launch(TensorCores(a, call.bias).forward,
+                    a.dim == 32 ? window_attention_mma_forward_kernel<32> : window_attention_mma_forward_kernel<64>, call);
+  }
   const size_t shared = forward_shared<Compute<T>>(a);
   check_shared(op, a, shared);
   launch({dim3(unsigned(a.windows()), unsigned(a.heads)), dim3(threads), shared}, window_attention_forward_kernel<T>, call);
@@ -154,9 +193,21 @@ template <class T> void run_backward(const char* op, const AttentionBackward<T>&
   const AttentionShape& a = call.shape;
   if (dry_run()) return;
   if (device.kind != Device::cuda) return window_attention_cpu(call);
+  if constexpr (std::is_same_v<T, bf16>) {
+    using namespace window_attention_mma;
+    if (on_tensor_cores(dtype_of<T>, a, call.bias, device))
+      return launch(TensorCores(a, call.bias).backward,
+                    a.dim == 32 ? window_attention_mma_backward_kernel<32> : window_attention_mma_backward_kernel<64>, call);
+  }
   const size_t shared = backward_shared<Compute<T>>(a, call.dbias != nullptr);
   check_shared(op, a, shared);
   launch({dim3(unsigned(call.chunks), unsigned(a.heads)), dim3(threads), shared}, window_attention_backward_kernel<T>, call);
+}
+
+// Into how many chunks of windows backward splits, and so how many sums of the bias gradient there are.
+template <class T> int64_t backward_chunks(const AttentionShape& a, bool biased, Device device) {
+  if (on_tensor_cores(dtype_of<T>, a, biased, device)) return TensorCores(a, biased).chunks;
+  return attention_chunks(a, device.kind == Device::cuda || dry_run() ? most_chunks_cuda : most_chunks_cpu);
 }
 
 template <class C> void add_table_gradient(const AttentionShape& a, double temperature, const Tensor& partial, const Tensor& table) {
@@ -164,7 +215,7 @@ template <class C> void add_table_gradient(const AttentionShape& a, double tempe
   count_kernel({partial}, {Into{grad, beta}});
   const int64_t heads = a.heads, positions = a.relative_positions();
   dispatch(grad.dtype(), [&]<class To>() {
-    map(grad.device(), heads * positions,
+    map_rows(grad.device(), heads * positions,
         SumTableGradient<C, To>{partial.data<C>(), grad.data<To>(), partial.dim(0), heads, positions, C(1 / temperature), beta != 0});
   });
 }
@@ -180,13 +231,15 @@ void forward_pass(const Projections& x, const AttentionShape& a, const Tensor& b
   using C = Compute<T>;
   const int first = a.first_head * a.dim;
   const Device device = out.device();
-  const Tensor entropies = Tensor::empty({a.windows(), a.heads}, dtype_of<C>, device);
+  const int64_t parts = on_tensor_cores(dtype_of<T>, a, bool(bias), device) ? TensorCores(a, bool(bias)).chunks : a.windows();
+  const Tensor entropies = Tensor::empty({parts, a.heads}, dtype_of<C>, device);
   const int64_t part = a.part_size() * int64_t(sizeof(T));
   count_kernel({3 * part, bias}, {part, a.rows() * int64_t(sizeof(C)), entropies}, 2 * a.product_macs());
   count_kernel({entropies}, {a.heads * int64_t(sizeof(float))});
   run_forward<T>(x.op, {a, x.data<T>(0) + first, x.data<T>(1) + first, x.data<T>(2) + first, bias ? bias.data<C>() : nullptr,
                         out.data<T>() + first, log_sum_of<C>(log_sum, a), entropies.data<C>()}, device);
-  map_rows(device, a.heads, MeanEntropy<C>{entropies.data<C>(), entropy.data<float>() + a.first_head, a.windows(), a.heads, a.tokens()});
+  map_rows(device, a.heads, MeanEntropy<C>{entropies.data<C>(), entropy.data<float>() + a.first_head, parts, a.heads,
+                                             a.windows() * a.tokens()});
 }
 
 using Gradients = std::array<Into, 3>;   // of q, k, v; empty where it is not wanted
@@ -201,7 +254,7 @@ Gradients gradients_of(const Projections& x) {
 
 template <class T>
 void backward_pass(const Projections& x, const AttentionShape& a, const Tensor& bias, const Tensor& log_sum, const Tensor& dout,
-                   const Gradients& gradients, const Tensor& bias_table, double temperature) {
+                   const Tensor& out, const Gradients& gradients, const Tensor& bias_table, double temperature) {
   using C = Compute<T>;
   const int first = a.first_head * a.dim;
   const auto gradient = [&](int part) -> GradientTo<T> {
@@ -209,14 +262,15 @@ void backward_pass(const Projections& x, const AttentionShape& a, const Tensor& 
     if (!grad) return {nullptr, false};
     return {grad.template data<T>() + (x.fused ? part * x.channels() : 0) + first, beta != 0};
   };
-  const int64_t chunks = attention_chunks(a, dout.device().kind == Device::cuda || dry_run() ? most_chunks_cuda : most_chunks_cpu);
+  const int64_t chunks = backward_chunks<T>(a, bool(bias), dout.device());
   const bool wants_table = bias_table && bias_table.wants_grad();
   const Tensor dbias = wants_table ? Tensor::empty({chunks, a.heads, a.relative_positions()}, dtype_of<C>, dout.device()) : Tensor();
   const int64_t part = a.part_size() * int64_t(sizeof(T));
   const auto to = [&](int i) { return Moved(gradients[i].grad ? part : 0, gradients[i].beta != 0); };
-  count_kernel({4 * part, bias, a.rows() * int64_t(sizeof(C))}, {to(0), to(1), to(2), dbias}, 5 * a.product_macs());
+  count_kernel({(out ? 5 : 4) * part, bias, a.rows() * int64_t(sizeof(C))}, {to(0), to(1), to(2), dbias}, 5 * a.product_macs());
   run_backward<T>(x.op, {a, x.data<T>(0) + first, x.data<T>(1) + first, x.data<T>(2) + first, bias ? bias.data<C>() : nullptr,
-                         log_sum_of<C>(log_sum, a), dout.data<T>() + first, gradient(0), gradient(1), gradient(2),
+                         log_sum_of<C>(log_sum, a), dout.data<T>() + first, out ? out.data<T>() + first : nullptr,
+                         gradient(0), gradient(1), gradient(2),
                          wants_table ? dbias.data<C>() : nullptr, chunks}, dout.device());
   if (wants_table) add_table_gradient<C>(a, temperature, dbias, bias_table);
 }
@@ -238,11 +292,14 @@ Attended attend(const Projections& x, const Tensor& bias_table, const WindowAtte
     for (const AttentionShape& a : passes)
       dispatch(dtype, [&]<class T>() { forward_pass<T>(x, a, by_head, out, log_sum, entropy); });
   }
+  bool needs_out = false;
+  for (const AttentionShape& a : passes) needs_out |= on_tensor_cores(dtype, a, bool(bias_table), device);
+  const Tensor saved = needs_out ? out.detached() : Tensor();
   record(x.op, out, {x.parts[0], x.parts[1], x.parts[2], bias_table}, [=](const Tensor& dout) {
     const Tensor by_head = bias();
     const Gradients gradients = gradients_of(x);
     for (const AttentionShape& a : passes)
-      dispatch(dtype, [&]<class T>() { backward_pass<T>(x, a, by_head, log_sum, dout, gradients, bias_table, config.temperature); });
+      dispatch(dtype, [&]<class T>() { backward_pass<T>(x, a, by_head, log_sum, dout, saved, gradients, bias_table, config.temperature); });
   });
   return {out, entropy};
 }

@@ -80,7 +80,7 @@ template <class T> struct AttentionForward {
   const Compute<T>* bias;      // [heads, relative positions], or null
   T* out;                      // of the first of the heads
   Compute<T>* log_sum;         // [windows, heads, tokens]: log of the sum of exp over a row of logits
-  Compute<T>* entropy;         // [windows, heads]: summed over the rows
+  Compute<T>* entropy;         // [windows, heads]: summed over the rows; on tensor cores [chunks, heads], over the windows of a chunk too
 };
 
 // Where the gradient of one of q, k, v goes, whether on top of what is there; nowhere if null.
@@ -95,6 +95,7 @@ template <class T> struct AttentionBackward {
   const Compute<T>* bias;
   const Compute<T>* log_sum;
   const T* dout;
+  const T* out;                // forward's, for the tensor cores; null without them
   GradientTo<T> dq, dk, dv;    // may be one tensor: a token's are written in this order
   Compute<T>* dbias;           // [chunks, heads, relative positions], or null
   int64_t chunks;              // of consecutive windows; each sums its own dbias

@@ -93,7 +93,9 @@ void HostCommunicator::serve(const std::function<std::unique_ptr<Messenger>()>& 
     ended_.notify_all();
     lock.unlock();
   }
-  messenger_.reset();   // peers see that this rank is gone
+  lock.lock();
+  const std::unique_ptr<Messenger> gone = std::move(messenger_);   // its end shows peers that this rank is gone
+  lock.unlock();
 }
 
 void HostCommunicator::carry_out(int64_t ticket, const Collective& c) {
@@ -108,7 +110,7 @@ void HostCommunicator::carry_out(int64_t ticket, const Collective& c) {
     }
     if (c.kind == Collective::all_reduce || c.kind == Collective::all_gather) gather(c.x, parts);
   } catch (const Missing& missing) {
-    fail(Exit(69), describe(ticket), reason(missing, timeout_));
+    fail(Exit::unavailable, describe(ticket), reason(missing, timeout_));
   }
   note_finished(ticket);
 }

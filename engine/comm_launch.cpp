@@ -80,7 +80,7 @@ std::unique_ptr<Communicator> connect_ranks(const Launch& launch, double timeout
 #ifdef LIPSGRAD_MPI
   return mpi_communicator(timeout);
 #else
-  fail(Exit(69), "mpirun started this binary, which was built without MPI: install libopenmpi-dev and build again, or give each process ",
+  fail(Exit::unavailable, "mpirun started this binary, which was built without MPI: install libopenmpi-dev and build again, or give each process ",
        "RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT");
 #endif
 }

@@ -65,7 +65,7 @@ class Mpi : public Messenger {
 
 std::unique_ptr<Messenger> connect() {
   int level = 0;
-  if (MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &level) != MPI_SUCCESS) fail(Exit(69), "MPI could not be started");
+  if (MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &level) != MPI_SUCCESS) fail(Exit::unavailable, "MPI could not be started");
   int rank = 0, size = 1;
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   MPI_Comm_size(MPI_COMM_WORLD, &size);

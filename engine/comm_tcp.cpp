@@ -117,9 +117,9 @@ Socket listen_at(int port) {
     socket = Socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
     ::setsockopt(socket.fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     if (::bind(socket.fd, reinterpret_cast<sockaddr*>(&any4), sizeof any4) != 0 || ::listen(socket.fd, 4096) != 0)
-      fail(Exit(69), "cannot listen at port ", port, ": ", std::strerror(errno));
+      fail(Exit::unavailable, "cannot listen at port ", port, ": ", std::strerror(errno));
   } else if (::bind(socket.fd, reinterpret_cast<sockaddr*>(&any), sizeof any) != 0 || ::listen(socket.fd, 4096) != 0) {
-    fail(Exit(69), "cannot listen at port ", port, ": ", std::strerror(errno), "; set MASTER_PORT to a free one");
+    fail(Exit::unavailable, "cannot listen at port ", port, ": ", std::strerror(errno), "; set MASTER_PORT to a free one");
   }
   return socket;
 }
@@ -184,7 +184,9 @@ std::unique_ptr<Messenger> connect(int rank, int size, const std::string& addres
   const Deadline deadline = Clock::now() + std::chrono::milliseconds(int64_t(timeout * 1000));
   std::vector<Socket> peers(size);
   std::vector<Place> places(size);
-  const auto nobody = [&](const std::string& whom) { fail(Exit(69), "rank ", rank, " of ", size, ": ", whom, " did not come to ", address, ":", port, " in ", timeout, " s (run.comm_timeout)"); };
+  const auto nobody = [&](const std::string& whom) {
+    fail(Exit::unavailable, "rank ", rank, " of ", size, ": ", whom, " did not come to ", address, ":", port, " in ", timeout, " s (run.comm_timeout)");
+  };
   const Socket listener = listen_at(rank == 0 ? port : 0);
   const auto admit = [&](bool notes_place) {
     Place place{};

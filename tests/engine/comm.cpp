@@ -24,7 +24,7 @@ std::vector<std::string> on_each(Ranks ranks, const std::function<void(Communica
         const std::unique_ptr<Communicator> mine = std::move(ranks[r]);
         f(*mine);
       } catch (const Error& e) {
-        CHECK(e.exit == Exit(69));
+        CHECK(e.exit == Exit::unavailable);
         errors[r] = e.what();
       }
     });

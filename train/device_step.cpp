@@ -18,13 +18,14 @@ int64_t full_rows(const Input& batch) { return batch.tokens ? batch.labels.size(
 
 }  // namespace
 
-void check_device_recipe(const Recipe& recipe, const ParameterStore& store) {
+void check_device_recipe(const Recipe& recipe, const ParameterStore& store, int ranks) {
   const auto refuse = [](const std::string& what) {
     fail(Exit::config, "run.device \"cuda\" does not have ", what, " yet: choose another, or run.device \"cpu\"");
   };
   if (recipe.optimizer.name != "adamw") refuse("optimizer.name \"" + recipe.optimizer.name + "\"");
   if (recipe.constraint.method != "none") refuse("constraint.method \"" + recipe.constraint.method + "\"");
   if (!store.buffers().empty()) refuse("parts that keep statistics or vectors of their own (norms over the batch, parts.weight)");
+  if (ranks > 1) refuse("several ranks");
   if (recipe.parts.residual == "admin") refuse("parts.residual \"admin\"");
 }
 

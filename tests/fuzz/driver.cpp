@@ -1,6 +1,7 @@
 // driver.cpp: feeds mutated inputs to the fuzz targets, and makes what they stumble over small.
 //
-//   fuzz run FOLDER SEED IMAGES OTHERS   so many inputs shared among the targets of each kind; findings go to FOLDER
+//   fuzz run FOLDER SEED IMAGES OTHERS [TARGET...]   so many inputs shared among the targets of each kind (those of the named ones are run);
+//                                        findings go to FOLDER
 //   fuzz input TARGET SEED NUMBER        writes one input to the standard output
 //   fuzz try TARGET FILE                 exits with 1 where the file is a finding
 //   fuzz minimise TARGET FILE            makes the file as small and as empty as the finding allows
@@ -59,16 +60,18 @@ int run_target(const FuzzTarget& target, const std::string& folder, uint64_t see
   return findings;
 }
 
-int run(const std::string& folder, uint64_t seed, uint64_t images, uint64_t others) {
+int run(const std::string& folder, uint64_t seed, uint64_t images, uint64_t others, std::span<const std::string> names) {
   fs::create_directories(folder);
   const auto& targets = fuzz_targets();
   const uint64_t image_targets = uint64_t(std::count_if(targets.begin(), targets.end(), [](const FuzzTarget& t) { return t.image; }));
+  for (const std::string& name : names) fuzz_target(name);   // is there
   int findings = 0;
   for (const FuzzTarget& target : targets) {
+    if (!names.empty() && std::find(names.begin(), names.end(), target.name) == names.end()) continue;
     const uint64_t total = target.image ? images : others, among = target.image ? image_targets : targets.size() - image_targets;
     findings += run_target(target, folder, seed, (total + among - 1) / among);
   }
-  std::printf("fuzz: %llu images and %llu others, %d findings\n", static_cast<unsigned long long>(images), static_cast<unsigned long long>(others), findings);
+  std::printf("fuzz: %d findings\n", findings);
   return findings > 0;
 }
 
@@ -111,14 +114,15 @@ int minimise(const FuzzTarget& target, const std::string& path) {
 
 int command(const std::vector<std::string>& words) {
   const std::string name = words.empty() ? "" : words[0];
-  if (name == "run" && words.size() == 5) return run(words[1], std::stoull(words[2]), std::stoull(words[3]), std::stoull(words[4]));
+  if (name == "run" && words.size() >= 5)
+    return run(words[1], std::stoull(words[2]), std::stoull(words[3]), std::stoull(words[4]), std::span(words).subspan(5));
   if (name == "try" && words.size() == 3) return try_file(fuzz_target(words[1]), words[2]);
   if (name == "minimise" && words.size() == 3) return minimise(fuzz_target(words[1]), words[2]);
   if (name == "input" && words.size() == 4) {
     const Bytes bytes = mutated(fuzz_target(words[1]), std::stoull(words[2]), std::stoull(words[3]));
     return std::fwrite(bytes.data(), 1, bytes.size(), stdout) != bytes.size();
   }
-  fail(Exit::usage, "fuzz run FOLDER SEED IMAGES OTHERS | input TARGET SEED NUMBER | try TARGET FILE | minimise TARGET FILE");
+  fail(Exit::usage, "fuzz run FOLDER SEED IMAGES OTHERS [TARGET...] | input TARGET SEED NUMBER | try TARGET FILE | minimise TARGET FILE");
 }
 
 }  // namespace

@@ -89,6 +89,13 @@ address() {
   for suite in "${suites[@]}"; do
     UBSAN_OPTIONS=print_stacktrace=1 run_suite build-asan "$suite" "build-asan/test_$suite"
   done
+  short_fuzz
+}
+
+# The first inputs of scripts/fuzz.sh; what they stumble over counts as one failure.
+short_fuzz() {
+  echo "== scripts/fuzz.sh 20000 5000"
+  if timeout 900 bash scripts/fuzz.sh 20000 5000 </dev/null 2>&1 | tee build-asan/fuzz.log; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
 }
 
 # Only what starts threads itself: the barriers of OpenMP are invisible to this sanitizer, so OpenMP gets one thread.

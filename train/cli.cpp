@@ -281,6 +281,7 @@ void CommandLine::add_bench_data(CLI::App& bench) {
   add_set(data, timed->set);
   add_count(data, "--images", timed->images, 1, "How many of the images");
   add_count(data, "--rounds", timed->rounds, 1, "Measurements, of which the medians are printed");
+  add_count(data, "--epochs", timed->epochs, 1, "Run so many epochs of the loader instead, over all images: its memory, stated and taken");
   add_json(data, timed->json);
   data->footer(
       "Against the full decode of the same files in the same run; JPEGs as they are, and as data pack --restart-intervals auto\n"

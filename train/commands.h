@@ -123,6 +123,7 @@ struct BenchDataOptions {
   std::string recipe;  // whose augmentation is timed; ImageNet's crop and a flip unless given
   std::vector<std::string> set;
   int images = 200, rounds = 9;
+  int epochs = 0;      // of the loader itself, for its memory; the stages are left out
   bool json = false;
 };
 int run_bench_data(const BenchDataOptions& options);

@@ -138,7 +138,7 @@ dies() {
   "$2" 2 --run "$run" --set schedule.epochs=100000 --set run.checkpoint_every=0 --set run.eval_every=0 --set ledger.every=0 &
   launcher=$!
   for _ in $(seq 200); do
-    [ "$(wc -l <"$run/steps.csv" 2>/dev/null || echo 0)" -gt 5 ] && break
+    [ "$( (wc -l <"$run/steps.csv") 2>/dev/null || echo 0)" -gt 5 ] && break
     sleep 0.1
   done
   victim=

@@ -97,5 +97,6 @@ std::vector<std::unique_ptr<Communicator>> thread_communicators(int ranks, doubl
 std::unique_ptr<Communicator> tcp_communicator(int rank, int size, const std::string& address, int port, double timeout);
 // Open MPI on host memory, where it was there when this was built. Once in a process: MPI starts and ends with it.
 std::unique_ptr<Communicator> mpi_communicator(double timeout);
-// NCCL on a stream of its own, for tensors on the device, in a build for CUDA. `host` carries its id, and must outlive it.
-std::unique_ptr<Communicator> nccl_communicator(Communicator& host, int device, double timeout);
+// For tensors on the device: NCCL on a stream of its own. `host` carries its id, and must outlive it. Null where `cuda` is fibers: its memory is the
+// host's, so `host` itself does. Error(Exit::config) in a build that has CUDA but found no NCCL.
+std::unique_ptr<Communicator> device_communicator(Communicator& host, Device device, double timeout);

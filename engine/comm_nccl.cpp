@@ -147,4 +147,6 @@ class Nccl : public Communicator {
 
 }  // namespace
 
-std::unique_ptr<Communicator> nccl_communicator(Communicator& host, int device, double timeout) { return std::make_unique<Nccl>(host, device, timeout); }
+std::unique_ptr<Communicator> device_communicator(Communicator& host, Device device, double timeout) {
+  return std::make_unique<Nccl>(host, device.index, timeout);
+}

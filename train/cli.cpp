@@ -256,6 +256,7 @@ void CommandLine::add_machine() {
   add_set(bench, benched->set);
   add_count(bench, "--steps", benched->steps, 1, "Steps that are timed");
   add_count(bench, "--warmup", benched->warmup, 0, "Steps before that");
+  bench->add_flag("--losses", benched->losses, "Print the loss of each step and nothing else")->excludes("--inference", "--count");
   add_json(bench, benched->json);
   bench->footer(
       "Examples:\n"

@@ -113,6 +113,7 @@ struct BenchOptions {
   int steps = 10, warmup = 2;
   bool inference = false;  // evaluation alone instead of whole training steps
   bool count = false;      // compute nothing: count what a step's ops compute and move
+  bool losses = false;     // print only the loss of each step, to compare two devices
   bool json = false;
 };
 int run_bench(const BenchOptions& options);

@@ -2,7 +2,6 @@
 #include "train/gradient_buckets.h"
 
 #include <algorithm>
-#include <cstring>
 
 namespace {
 
@@ -54,7 +53,7 @@ void GradientBuckets::look(int shard) {
   // Held by the store and by this object: nothing on the tape will write to it again.
   while (open > 0 && slots_[shard][open - 1].use_count() == 2) {
     GradSlot& slot = *slots_[shard][--open];
-    if (!slot.filled) std::memset(slot.grad.raw(), 0, slot.grad.bytes());
+    if (!slot.filled) fill_bytes(slot.grad.raw(), slot.device, 0, slot.grad.bytes());
     slot.filled = true;
   }
   size_t& passed = passed_[shard];
@@ -74,6 +73,7 @@ void GradientBuckets::start(size_t number) {
 }
 
 void GradientBuckets::add_shards(const Bucket& bucket) {
+  if (store_.shards() == 1) return;
   dispatch(store_.dtype(), [&]<class T>() {
     if constexpr (!std::is_same_v<T, bf16>) {
       std::vector<T*> parts;

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "engine/blas.h"
+#include "engine/comm_launch.h"
 #include "train/device_step.h"
 
 #include "engine/between_nodes.h"
@@ -69,7 +70,10 @@ OptimizerOptions optimizer_options(const Recipe& recipe) {
   return options;
 }
 
-Device recipe_device(const Recipe& recipe) { return {recipe.run.device == "cuda" ? Device::cuda : Device::cpu}; }
+Device recipe_device(const Recipe& recipe) {
+  if (recipe.run.device == "cpu") return {};
+  return {Device::cuda, cuda_is_real() ? launch_of_environment().local_rank : 0};
+}
 
 namespace {
 
@@ -83,7 +87,7 @@ Recipe on_its_device(Recipe recipe) {
 
 Training::Training(const Recipe& given, bool for_training, std::shared_ptr<Communicator> comm)
     : recipe(on_its_device(given)), model(build_model(recipe)), workers(recipe_threads(recipe)), device(recipe_device(recipe)) {
-  if (device.kind == Device::cuda) check_device_recipe(recipe, model->store, comm ? comm->size : 1);
+  if (device.kind == Device::cuda) check_device_recipe(recipe, model->store);
   allow_tf32() = recipe.run.dtype == "tf32";
   model->store.finalize(master_dtype(recipe), for_training ? recipe.run.shards : 0, uint64_t(recipe.run.seed), device);
   norms = std::make_unique<SpectralNorms>(model->store);
@@ -100,6 +104,10 @@ Training::Training(const Recipe& given, bool for_training, std::shared_ptr<Commu
     optimizer->project(workers);
   }
   for (int s = 0; s < recipe.run.shards; s++) arenas_.push_back(std::make_unique<Arena>(device));
+  if (for_training && device.kind == Device::cuda && parallel->size() > 1) {
+    device_comm_ = device_communicator(parallel->comm(), device, recipe.run.comm_timeout);
+    parallel->buckets = std::make_unique<GradientBuckets>(model->store, device_comm_ ? *device_comm_ : parallel->comm(), std::vector<int>());
+  }
   if (for_training && device.kind == Device::cuda) device_step_ = std::make_unique<DeviceStep>(*this);
 }
 

@@ -118,6 +118,7 @@ class Training {
   void add_shards(StepResult& result, const std::vector<double>& losses, const std::vector<EntropySums>& entropies);
 
   std::vector<std::unique_ptr<Arena>> arenas_;   // one a shard
+  std::unique_ptr<Communicator> device_comm_;    // of several GPUs
   std::unique_ptr<DeviceStep> device_step_;      // on a GPU
   friend class DeviceStep;
 };

@@ -249,3 +249,16 @@ TEST_CASE("data parallel: ranks that were started differently, or cannot share a
   for (const std::string& error : errors) CHECK(error.find("ranks 0 and 1 were started with different recipes") != error.npos);
   CHECK(!fs::exists(folder / "run"));
 }
+
+TEST_CASE("data parallel: two ranks on devices give the tables of one") {
+  const ScratchFolder folder;
+  write_tiny_images(folder / "data");
+  const Recipe recipe = tiny_recipe(folder / "data", comparable({"run.device=cuda", "run.dtype=f64", "schedule.epochs=1"}));
+  REQUIRE(train(recipe, folder / "one") == 0);
+  for (const std::string& error : train_ranks(2, recipe, folder / "two")) CHECK(error == "");
+  const CsvData one = read_csv(folder / "one" / "norms.csv"), two = read_csv(folder / "two" / "norms.csv");
+  REQUIRE(one.rows > 0);
+  REQUIRE(two.rows == one.rows);
+  for (const CsvColumn& column : one.columns)
+    for (size_t i = 0; i < one.rows; i++) CHECK(two.numbers(column.name)[i] == doctest::Approx(column.numbers[i]).epsilon(1e-6));
+}

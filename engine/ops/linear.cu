@@ -10,7 +10,8 @@ template <class T> struct AddBias {
   T* y;
   int64_t columns;
   template <class Team> HD void operator()(int64_t row, const Team& team) const {
-    team.each(columns, [&](int64_t j) { y[row * columns + j] = T(Compute<T>(y[row * columns + j]) + bias[j]); });
+    const auto b = team.read(bias, columns);
+    team.update(y + row * columns, columns, true, [&](auto j) { return b[j]; });
   }
 };
 
@@ -29,7 +30,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const T
     const Tensor part = y.slice(begin, r);
     gemm({.transpose_b = true, .m = r, .n = out, .k = in, .alpha = factor}, x2.slice(begin, r), w, part);
     if (!b) continue;
-    dispatch(x.dtype(), [&]<class T>() { map_rows(x.device(), r, AddBias<T>{b.data<Compute<T>>(), part.data<T>(), out}); });
+    dispatch(x.dtype(), [&]<class T>() { map_cells<T>(x.device(), r, out, AddBias<T>{b.data<Compute<T>>(), part.data<T>(), out}); });
   }
   y = y.view(linear_rows::with_last(x.shape(), out));
   record("linear", y, {x, weight, bias}, [x, x2, w, weight, bias, factor, rows, out, block](const Tensor& dy) {

@@ -99,10 +99,9 @@ KERNEL __launch_bounds__(128) register_rows_reduce_kernel(int64_t rows, int64_t 
   const int64_t teams = blockDim.x / lanes, window = int64_t(lanes) * packs * width, first = blockIdx.y * window;
   RegisterSums<C, k, width, packs> sums;
   for (int64_t begin = blockIdx.x * teams; begin < rows; begin += gridDim.x * teams) {
-    const int64_t row = begin + threadIdx.x / lanes;
-    if (row < rows) f(row, RegisterTeam<width, packs>{lanes, first, columns}, sums);
+    const int64_t row = begin + threadIdx.x / lanes;   // a team without a row sees no columns of the last one: all lanes shuffle alike
+    f(row < rows ? row : rows - 1, RegisterTeam<width, packs>{lanes, first, row < rows ? columns : 0}, sums);
   }
-  __syncwarp();
   C* all = dynamic_shared<C>();   // [warps, k, window]
   const int warp = threadIdx.x / 32, warps = blockDim.x / 32, lane = int(lane_id());
   UNROLL

@@ -22,6 +22,8 @@ template <int count, class T> struct RowReader {
   const T* x;        // row 0, column `first`
   int a_column, a_row, rows;
   unsigned inside;   // bit k: column first + k lies in the map
+  DEVICE RowReader(const T* x, int a_column, int a_row, int rows, unsigned inside)
+      : x(x), a_column(a_column), a_row(a_row), rows(rows), inside(inside) {}
   DEVICE RowReader(const Sizes& s, const Strip& strip, const T* x, int64_t first)
       : x(x + s.index(strip.image, 0, first, strip.channel)),
         a_column(int(s.channels)), a_row(int(s.width * s.channels)), rows(int(s.height)), inside(0) {
@@ -85,8 +87,9 @@ template <int K, class C> DEVICE void add_products(const C (&out)[span], const C
     for (int k = 0; k < span; k++) sum[j] += out[k] * in[k + j];
 }
 
-// Row r of x meets the rows r - pad .. r + pad of dy, which lie in out[0 .. K); the last of them arrives while the others are used. A lane keeps the sums of all taps of its channel
-// while it walks through the strips of its warp; then the warps are added in order. Grid [groups, channel groups].
+// Row r of x meets the rows r - pad .. r + pad of dy, which lie in out[0 .. K); the last of them arrives while the others are used.
+// A lane keeps the sums of all taps of its channel while it walks through the strips of its warp; then the warps are added in order.
+// Grid [groups, channel groups].
 template <int K, class T>
 KERNEL __launch_bounds__(32 * strip_warps, 3) strips_sums_kernel(Sizes s, const T* dy, const T* x, Compute<T>* partial) {
   using C = Compute<T>;
@@ -97,7 +100,8 @@ KERNEL __launch_bounds__(32 * strip_warps, 3) strips_sums_kernel(Sizes s, const 
   for (int n = int(blockIdx.x * strips / gridDim.x + threadIdx.y); n < end; n += strip_warps) {
     const Strip strip(s, n, channel);
     const RowReader<reach, T> read_x(s, strip, x, strip.column - pad);
-    const RowReader<span, T> read_dy(s, strip, dy, strip.column);
+    const RowReader<span, T> read_dy{dy + s.index(strip.image, 0, strip.column, channel), read_x.a_column, read_x.a_row, read_x.rows,
+                                     read_x.inside >> pad & ((1u << span) - 1)};
     C out[K][span] = {};
     T next[reach];
     read_x(-pad, next);

@@ -15,8 +15,9 @@ inline int64_t block_rows(Device device, int64_t rows, int64_t columns) {
 template <class T> struct BiasSums {   // dbias = column sums of dy
   const T* dy;
   int64_t columns;
-  template <class Team> HD void operator()(int64_t row, const Team& team, const ColumnSums<Compute<T>>& sums) const {
-    team.each(columns, [&](int64_t j) { sums.add(0, j, Compute<T>(dy[row * columns + j])); });
+  template <class Team, class Sums> HD void operator()(int64_t row, const Team& team, Sums& sums) const {
+    const auto g = team.read(dy + row * columns, columns);
+    team.each(columns, [&](auto j) { sums.add(0, j, g[j]); });
   }
 };
 
@@ -35,7 +36,7 @@ inline void backward_block(const Tensor& dy, const Tensor& x2, int64_t begin, co
   if (bias && bias.wants_grad()) {
     count_kernel({dy}, {});
     dispatch(dy.dtype(), [&]<class T>() {
-      add_sums<Compute<T>>(map_rows_reduce<Compute<T>>(dy.device(), r, out, 1, BiasSums<T>{dy.data<T>(), out}), 0, bias);
+      add_sums<Compute<T>>(map_cells_reduce<T, 1>(dy.device(), r, out, BiasSums<T>{dy.data<T>(), out}), 0, bias);
     });
   }
   if (dx.grad) gemm({.m = r, .n = in, .k = out, .beta = dx.beta}, dy, operand, dx.grad.view(x2.shape()).slice(begin, r), {.scale = alpha, .bias = {}});

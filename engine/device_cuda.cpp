@@ -2,6 +2,7 @@
 #include "engine/device_cuda.h"
 
 #include <algorithm>
+#include <atomic>
 #include <mutex>
 
 #include "engine/capture_rules.h"
@@ -11,6 +12,7 @@
 namespace {
 
 constexpr int most_devices = 64;
+std::atomic<int> in_use{0};   // a process computes on one GPU, on whichever of its threads
 
 cudaMemcpyKind kind_of(Device to, Device from) {
   if (to.kind == Device::cuda) return from.kind == Device::cuda ? cudaMemcpyDeviceToDevice : cudaMemcpyHostToDevice;
@@ -19,7 +21,7 @@ cudaMemcpyKind kind_of(Device to, Device from) {
 
 // The stream of `device`, and the device made current on this thread.
 cudaStream_t enter(Device device) {
-  cuda_check(cudaSetDevice(device.index), "cudaSetDevice");
+  in_use = device.index;
   return compute_stream();
 }
 
@@ -33,8 +35,8 @@ void cuda_check(cudaError_t error, const char* call) {
 cudaStream_t compute_stream() {
   static std::mutex mutex;
   static cudaStream_t streams[most_devices] = {};
-  int index = 0;
-  cuda_check(cudaGetDevice(&index), "cudaGetDevice");
+  const int index = in_use;
+  cuda_check(cudaSetDevice(index), "cudaSetDevice");
   check(index < most_devices, "[cuda] more than ", most_devices, " GPUs");
   const std::lock_guard lock(mutex);
   if (!streams[index]) cuda_check(cudaStreamCreateWithFlags(&streams[index], cudaStreamNonBlocking), "cudaStreamCreate");

@@ -4,5 +4,5 @@
 
 // Throws "[cuda] CALL: REASON" for anything but success.
 void cuda_check(cudaError_t error, const char* call);
-// The one compute stream of the current device.
+// The compute stream of the GPU that this process computes on, which becomes this thread's device.
 cudaStream_t compute_stream();

@@ -45,34 +45,45 @@ mkdir -p "$logs"
 
 check 'op tests on the device' "$logs/tests.log" "$tests"
 sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null)
+some='ops: gelu*,ops: linear*,ops: residual*,ops: layer_norm*,ops: window_attention*,ops: depthwise*,whole step*'
+shared='ops: window_attention*,ops: depthwise*,ops: layer_norm*'
 if [ -n "$sanitizer" ]; then
-  check 'memcheck' "$logs/memcheck.log" timeout 500 "$sanitizer" --tool memcheck --error-exitcode 9 "$tests" -tc='ops: gelu*,ops: linear*,ops: residual*,ops: layer_norm*,ops: window_attention*,ops: depthwise*,whole step*'
-  check 'racecheck' "$logs/racecheck.log" timeout 500 "$sanitizer" --tool racecheck --error-exitcode 9 "$tests" -tc='ops: window_attention*,ops: depthwise*,ops: layer_norm*'
+  check 'memcheck' "$logs/memcheck.log" timeout 500 "$sanitizer" --tool memcheck --error-exitcode 9 "$tests" -tc="$some"
+  check 'racecheck' "$logs/racecheck.log" timeout 500 "$sanitizer" --tool racecheck --error-exitcode 9 "$tests" -tc="$shared"
 else
   row compute-sanitizer 'not installed here'
 fi
 
 # A small Swin on made-up pixels: 50 steps, the loss of each.
-small=(fashion-lipsformer --set run.shards=1 --set data.batch_size=16 --set parts.residual=plain)
+small=(fashion-lipsformer --set run.shards=1 --set data.batch_size=16)
 curve() { $lipsgrad bench "${small[@]}" --steps 50 --warmup 0 --losses "$@"; }
-if curve --set run.device=cpu >"$work/cpu" && curve --set run.device=cuda >"$work/cuda" && curve --set run.device=cuda --set run.capture=false >"$work/eager"; then
-  row '50 steps, CPU and GPU' "largest difference of the loss $(paste "$work/cpu" "$work/cuda" | awk '{ d = $1 - $2; if (d < 0) d = -d; if (d > most) most = d } END { print most }')"
-  cmp -s "$work/cuda" "$work/eager" && row 'recorded = eager' 'bit for bit' || { row 'recorded = eager' 'DIFFERENT'; failed=1; }
+largest='{ d = $1 - $2; if (d < 0) d = -d; if (d > most) most = d } END { print most + 0 }'
+if curve --set run.device=cpu >"$work/cpu" && curve --set run.device=cuda >"$work/cuda" &&
+  curve --set run.device=cuda --set run.capture=false >"$work/eager"; then
+  row '50 steps, CPU and GPU' "largest difference of the loss $(paste "$work/cpu" "$work/cuda" | awk "$largest")"
+  if cmp -s "$work/cuda" "$work/eager"; then row 'recorded = eager' 'bit for bit'
+  else row 'recorded = eager' DIFFERENT; failed=1; fi
 else
   row '50 steps, CPU and GPU' FAILED
   failed=1
 fi
 
+# figure MODEL FORMAT EXPRESSION [SETTING...]: one number of the bench of a model, in bf16.
+figure() {
+  local model=$1 format=$2 expression=$3
+  shift 3
+  $lipsgrad bench "$model" --set run.device=cuda --set run.dtype=bf16 --set data.batch_size="$batch" "$@" --steps "$steps" --warmup 10 --json \
+    2>>"$logs/$model.log" | python3 -c "import json, sys; r = json.load(sys.stdin); print('$format' % ($expression))" 2>/dev/null
+}
+peer=$here/torch_step.py
+[ -f "$peer" ] || peer=$here/../bench/torch_step.py
 has_torch=no
 python3 -c 'import torch, timm; assert torch.cuda.is_available()' 2>/dev/null && has_torch=yes
 for model in $models; do
-  ours=$($lipsgrad bench "$model" --set run.device=cuda --set run.dtype=bf16 --set data.batch_size="$batch" --set ledger.every=0 --steps "$steps" --warmup 10 --json 2>"$logs/$model.log" |
-    python3 -c 'import json,sys; r = json.load(sys.stdin); print("%.0f images/s, %.1f GB" % (r["images_per_s"], r["device_bytes"] / 1e9))' 2>/dev/null)
-  ledger=$($lipsgrad bench "$model" --set run.device=cuda --set run.dtype=bf16 --set data.batch_size="$batch" --steps "$steps" --warmup 10 --json 2>>"$logs/$model.log" |
-    python3 -c 'import json,sys; print("ledger %.2f %%" % (100 * json.load(sys.stdin)["ledger_share"]))' 2>/dev/null)
+  ours=$(figure "$model" '%.0f images/s, %.1f GB' 'r["images_per_s"], r["device_bytes"] / 1e9' --set ledger.every=0)
+  ledger=$(figure "$model" 'ledger %.2f %%%%' '100 * r["ledger_share"]')
   theirs=
-  [ "$has_torch" = yes ] && [ -f "$here/../bench/torch_step.py" -o -f "$here/torch_step.py" ] &&
-    theirs=$(python3 "$( [ -f "$here/torch_step.py" ] && echo "$here/torch_step.py" || echo "$here/../bench/torch_step.py" )" "$model" "$batch" "$steps" 2>>"$logs/$model.log" | tail -n 1)
+  [ "$has_torch" = yes ] && theirs=$(python3 "$peer" "$model" "$batch" "$steps" 2>>"$logs/$model.log" | tail -n 1)
   [ -n "$ours" ] || { ours="FAILED, see $logs/$model.log"; failed=1; }
   row "$model" "$ours, $ledger${theirs:+; PyTorch $theirs}"
 done

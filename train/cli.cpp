@@ -385,15 +385,12 @@ int run_cli(int argc, const char* const* argv, const Commands& commands) {
   try {
     const int code = parse_and_run(argc, argv, commands);
     const bool printed = std::cout.flush().good() && std::fflush(stdout) == 0;
-    if (code == 0 && !printed)
-      return complain(Exit::io, "the result could not be printed: is the disk of stdout full?");
+    if (code == 0 && !printed) return complain(Exit::io, "the result could not be printed: is the disk of stdout full?");
     return code;
   } catch (const Error& error) {
     return complain(error.exit, error.what());
   } catch (const std::bad_alloc&) {
-    return complain(
-        Exit::failure,
-        "out of memory: choose a smaller data.batch_size or run.micro_batch, or run.checkpoint_activations=true");
+    return complain(Exit::failure, "out of memory: choose a smaller data.batch_size or run.micro_batch, or run.checkpoint_activations=true");
   } catch (const std::exception& error) {
     return complain(Exit::internal, str("unexpected: ", error.what()));
   } catch (...) {

@@ -48,7 +48,8 @@ Numbers search(const Model& model, size_t first, size_t last, const Tensor& x, c
 
 }  // namespace
 
-std::vector<double> Training::stretches(const Input& batch) {
+std::vector<double> Training::stretches(const Input& given) {
+  const Input batch = given.to(device);
   const int64_t samples = std::min<int64_t>(recipe.ledger.measure_samples, batch.count());
   const size_t stages = model->stages.size(), begin = model->context > 0 ? 1 : 0;
   spectral->iterate(workers, false);

@@ -64,7 +64,7 @@ StretchSearch::Pair StretchSearch::pair(const Numbers& x, const Numbers& v) {
   Numbers a = plus(x, v, options_.step), b = plus(x, v, -options_.step);
   into_domain_(a);
   into_domain_(b);
-  const Tensor to_a = Tensor::from(in_, a, dtype_), to_b = Tensor::from(in_, b, dtype_), fa = f_(to_a), fb = f_(to_b);
+  const Tensor to_a = Tensor::from(in_, a, dtype_, device_), to_b = Tensor::from(in_, b, dtype_, device_), fa = f_(to_a), fb = f_(to_b);
   out_ = fa.shape();
   // The inputs as they were after rounding.
   Pair p{plus(to_a.values(), to_b.values(), -1), plus(fa.values(), fb.values(), -1), {}};
@@ -76,7 +76,7 @@ StretchSearch::Pair StretchSearch::pair(const Numbers& x, const Numbers& v) {
 }
 
 StretchSearch::Numbers StretchSearch::pulled(const Numbers& x, const Numbers& u) {
-  Tensor in = Tensor::from(in_, x, dtype_);
+  Tensor in = Tensor::from(in_, x, dtype_, device_);
   want_grad(in);
   Tape tape;
   Tensor y;
@@ -84,7 +84,7 @@ StretchSearch::Numbers StretchSearch::pulled(const Numbers& x, const Numbers& u)
     const TapeScope open(&tape);
     y = f_(in);
   }
-  tape.backward(y, Tensor::from(y.shape(), u, y.dtype()));
+  tape.backward(y, Tensor::from(y.shape(), u, y.dtype(), device_));
   const Tensor g = grad_of(in);
   return g ? g.values() : Numbers(x.size(), 0.0);
 }
@@ -105,6 +105,7 @@ std::vector<double> StretchSearch::from(const Tensor& start, uint64_t seed) {
   dtype_ = start.dtype();
   const int64_t samples = in_[0], n = in_.size() / samples;
   x_ = start.values();
+  device_ = start.device();
   Numbers v(x_.size());
   const RandomStream stream(seed, "stretch");
   for (size_t i = 0; i < v.size(); i++) {

@@ -46,5 +46,6 @@ class StretchSearch {
   Options options_;
   Shape in_, out_;
   Numbers x_;
+  Device device_;
   DType dtype_ = DType::f64;
 };

@@ -10,7 +10,7 @@ namespace {
 constexpr int64_t piece_size = 2048;
 
 struct Piece {
-  int32_t begin, end, parameter;
+  int32_t begin, end, parameter, remembered;
 };
 
 template <class T> struct PieceSquares {
@@ -64,10 +64,10 @@ template <class T> struct Update {
     const T root2 = T(1) / T(sqrt(T(numbers[step_correction2]))), keep = 1 - lr * decay[p.parameter];
     const Update u = *this;
     team.each(p.end - p.begin, [&](int64_t j) {
-      const int64_t at = p.begin + j;
+      const int64_t at = p.begin + j, state = p.remembered + j;
       const T g = u.g[at] * clip;
-      const T m = u.m[at] = u.beta1 * u.m[at] + (1 - u.beta1) * g;
-      const T v = u.v[at] = u.beta2 * u.v[at] + (1 - u.beta2) * g * g;
+      const T m = u.m[state] = u.beta1 * u.m[state] + (1 - u.beta1) * g;
+      const T v = u.v[state] = u.beta2 * u.v[state] + (1 - u.beta2) * g * g;
       const T w = u.w[at] = keep * u.w[at] - rate * m / (T(sqrt(v)) * root2 + u.eps);
       if (u.ema) u.ema[at] = u.ema_decay * u.ema[at] + (1 - u.ema_decay) * w;
     });
@@ -90,12 +90,13 @@ FlatPieces::FlatPieces(const std::vector<FlatRange>& parameters, Device device) 
   std::vector<int32_t> bounds, first{0};
   for (size_t p = 0; p < parameters.size(); p++) {
     check(parameters[p].end < int64_t(1) << 31, "[flat] parameters of more than 2^31 numbers");
-    for (int64_t begin = parameters[p].begin; begin < parameters[p].end; begin += piece_size)
-      bounds.insert(bounds.end(), {int32_t(begin), int32_t(std::min(parameters[p].end, begin + piece_size)), int32_t(p)});
-    first.push_back(int32_t(bounds.size() / 3));
+    const auto& [from, end, remembered] = parameters[p];
+    for (int64_t begin = from; begin < end; begin += piece_size)
+      bounds.insert(bounds.end(), {int32_t(begin), int32_t(std::min(end, begin + piece_size)), int32_t(p), int32_t(remembered + begin - from)});
+    first.push_back(int32_t(bounds.size() / 4));
   }
-  pieces_ = int64_t(bounds.size() / 3);
-  bounds_ = Tensor::from(Shape{pieces_, 3}, bounds, DType::i32, device);
+  pieces_ = int64_t(bounds.size() / 4);
+  bounds_ = Tensor::from(Shape{pieces_, 4}, bounds, DType::i32, device);
   first_piece_ = Tensor::from(Shape{int64_t(first.size())}, first, DType::i32, device);
   partial_ = Tensor::empty({pieces_}, DType::f64, device);
 }

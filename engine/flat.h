@@ -5,9 +5,11 @@
 
 #include "engine/tensor.h"
 
-// Where the parameters lie in the flat buffers.
+// Where a parameter lies in the flat buffers, and where what is remembered of it begins in its own: at the same place, or packed.
 struct FlatRange {
-  int64_t begin, end;
+  int64_t begin, end, remembered;
+  FlatRange(int64_t begin, int64_t end) : FlatRange(begin, end, begin) {}
+  FlatRange(int64_t begin, int64_t end, int64_t remembered) : begin(begin), end(end), remembered(remembered) {}
 };
 
 class FlatPieces {
@@ -35,10 +37,10 @@ class FlatPieces {
  private:
   std::vector<FlatRange> ranges_;
   int64_t pieces_ = 0;
-  Tensor bounds_;        // i32 [pieces, 3]: begin, end, parameter
+  Tensor bounds_;        // i32 [pieces, 4]: begin, end, parameter, begin in m and v
   Tensor first_piece_;   // i32 [parameters + 1]
   Tensor partial_;       // f64 [pieces]
 };
 
 // What a step is given and gives from step to step, f32, on the device so that a captured step finds it there.
-enum StepSlot { step_lr, step_correction1, step_correction2, step_grad_norm, step_clip, step_slots };
+enum StepSlot { step_lr, step_correction1, step_correction2, step_grad_norm, step_clip, step_matrix_lr, step_momentum, step_slots };

@@ -3,45 +3,71 @@
 
 #include <cmath>
 
+namespace {
+
+std::vector<FlatRange> ranges_of(const ParameterStore& store, const std::vector<bool>& parameters, const Packing& packing) {
+  std::vector<FlatRange> ranges;
+  for (size_t p = 0; p < parameters.size(); p++) {
+    const ParameterInfo& info = store.parameters()[p];
+    if (parameters[p]) ranges.emplace_back(info.offset, info.offset + info.size(), packing.at[p]);
+  }
+  return ranges;
+}
+
+}  // namespace
+
 DeviceAdamW::DeviceAdamW(ParameterStore& store, const OptimizerOptions& options)
-    : Optimizer(store, options), flat_(store.ranges(), store.device()) {
+    : DeviceAdamW(store, options, std::vector<bool>(store.parameters().size(), true)) {}
+
+DeviceAdamW::DeviceAdamW(ParameterStore& store, const OptimizerOptions& options, const std::vector<bool>& parameters)
+    : Optimizer(store, options), packing_(store, parameters, {}), all_(store.ranges(), store.device()),
+      own_(ranges_of(store, parameters, packing_), store.device()), is_all_(packing_.size == store.flat_size()) {
   const Device device = store.device();
   std::vector<double> decay;
-  for (size_t p = 0; p < store.parameters().size(); p++) decay.push_back(decay_of(int(p)));
-  m_ = Tensor::zeros({store.flat_size()}, store.dtype(), device);
-  v_ = Tensor::zeros({store.flat_size()}, store.dtype(), device);
+  for (size_t p = 0; p < parameters.size(); p++)
+    if (parameters[p]) decay.push_back(decay_of(int(p)));
+  m_ = Tensor::zeros({packing_.size}, store.dtype(), device);
+  v_ = Tensor::zeros({packing_.size}, store.dtype(), device);
   decay_ = Tensor::from(Shape{int64_t(decay.size())}, decay, DType::f32, device);
-  squares_ = Tensor::zeros({int64_t(decay.size())}, DType::f64, device);
+  squares_ = Tensor::zeros({int64_t(parameters.size())}, DType::f64, device);
+  own_squares_ = Tensor::zeros({int64_t(decay.size())}, DType::f64, device);
   numbers_ = Tensor::zeros({step_slots}, DType::f32, device);
 }
 
-void DeviceAdamW::put_numbers(double lr, double norm, double clip) {
+std::vector<double> DeviceAdamW::numbers_of(double lr) const {
   std::vector<double> numbers(step_slots, 0.0);
   numbers[step_lr] = lr;
   numbers[step_correction1] = 1 - std::pow(options_.betas[0], double(steps));
   numbers[step_correction2] = 1 - std::pow(options_.betas[1], double(steps));
-  numbers[step_grad_norm] = norm;
-  numbers[step_clip] = clip;
-  numbers_.copy_from(Tensor::from(Shape{step_slots}, numbers, DType::f32));
+  return numbers;
+}
+
+// The clip is of the parameters that are AdamW's, the norm that is looked at afterwards of all.
+void DeviceAdamW::measure() {
+  if (!is_all_) own_.measure(store_.gradient(0), options_.clip_grad, own_squares_, numbers_);
+  const Tensor clip = Tensor::empty({1}, DType::f32, store_.device());
+  clip.copy_from(numbers_.slice(step_clip, 1));
+  all_.measure(store_.gradient(0), options_.clip_grad, squares_, numbers_);
+  if (!is_all_) numbers_.slice(step_clip, 1).copy_from(clip);
 }
 
 void DeviceAdamW::update_weights() {
-  flat_.adamw({store_.values_in_use(), store_.gradient(0), m_, v_, ema, decay_, options_.betas[0], options_.betas[1], options_.eps, options_.ema_decay},
-              numbers_);
+  own_.adamw({store_.values_in_use(), store_.gradient(0), m_, v_, ema, decay_, options_.betas[0], options_.betas[1], options_.eps, options_.ema_decay},
+             numbers_);
 }
 
 void DeviceAdamW::begin_step(double lr) {
   steps++;
-  put_numbers(lr, 0, 1);
+  numbers_.copy_from(Tensor::from(Shape{step_slots}, numbers_of(lr), DType::f32));
 }
 
 void DeviceAdamW::update_on_device() {
-  flat_.measure(store_.gradient(0), options_.clip_grad, squares_, numbers_);
+  measure();
   update_weights();
 }
 
 GradientNorms DeviceAdamW::gather(Workers&) {
-  flat_.measure(store_.gradient(0), options_.clip_grad, squares_, numbers_);
+  measure();
   return gradient_norms();
 }
 
@@ -55,10 +81,14 @@ GradientNorms DeviceAdamW::gradient_norms() const {
   return norms;
 }
 
-void DeviceAdamW::step(Workers&, double lr, const GradientNorms& norms) {
-  put_numbers(lr, norms.total, clip_factor(norms.total));
-  update_weights();
+// After a gather(): Optimizer::update has counted the step.
+void DeviceAdamW::step(Workers&, double lr, const GradientNorms&) {
+  numbers_.copy_from(Tensor::from(Shape{step_slots}, numbers_of(lr), DType::f32));
+  update_on_device();
   store_.device_changed();
 }
 
-std::map<std::string, Tensor*> DeviceAdamW::state() { return {{"adamw.m", &m_}, {"adamw.v", &v_}}; }
+std::map<std::string, Tensor*> DeviceAdamW::state() {
+  if (packing_.size == 0) return {};
+  return {{"adamw.m", &m_}, {"adamw.v", &v_}};
+}

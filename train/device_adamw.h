@@ -6,10 +6,12 @@
 class DeviceAdamW : public Optimizer {
  public:
   DeviceAdamW(ParameterStore& store, const OptimizerOptions& options);
+  // Of some parameters only; the gradient norm that is clipped is then that of these.
+  DeviceAdamW(ParameterStore& store, const OptimizerOptions& options, const std::vector<bool>& parameters);
   // A step that the host does not look into: first its numbers to where the device finds them, then norms, clip and update. Nothing moves if
   // the gradient's norm is not finite.
   void begin_step(double lr);
-  void update_on_device();
+  virtual void update_on_device();
   GradientNorms gradient_norms() const;   // as last measured; waits for the device
 
   GradientNorms gather(Workers& workers) override;
@@ -17,11 +19,16 @@ class DeviceAdamW : public Optimizer {
 
  protected:
   void step(Workers& workers, double lr, const GradientNorms& norms) override;
+  // The numbers of a step, as engine/flat.h has them, before its norm is known.
+  virtual std::vector<double> numbers_of(double lr) const;
+  Tensor numbers_;   // f32, on the device
 
  private:
-  void put_numbers(double lr, double norm, double clip);
+  void measure();
   void update_weights();
 
-  const FlatPieces flat_;
-  Tensor m_, v_, decay_, squares_, numbers_;
+  const Packing packing_;
+  const FlatPieces all_, own_;   // for the norms; for the update
+  const bool is_all_;
+  Tensor m_, v_, decay_, squares_, own_squares_;
 };

@@ -23,7 +23,9 @@ void check_device_recipe(const Recipe& recipe, const ParameterStore& store) {
   const auto refuse = [](const std::string& what) {
     fail(Exit::config, "run.device \"cuda\" does not have ", what, " yet: choose another, or run.device \"cpu\"");
   };
-  if (recipe.optimizer.name != "adamw") refuse("optimizer.name \"" + recipe.optimizer.name + "\"");
+  const OptimizerRecipe& o = recipe.optimizer;
+  const bool muon = o.name == "muon" && o.embedding != "rows" && recipe.ema.decay == 0;
+  if (o.name != "adamw" && !muon) refuse("optimizer.name \"" + recipe.optimizer.name + "\"");
   if (recipe.constraint.method != "none") refuse("constraint.method \"" + recipe.constraint.method + "\"");
   if (!store.buffers().empty()) refuse("parts that keep statistics or vectors of their own (norms over the batch, parts.weight)");
   if (recipe.run.zero) refuse("run.zero");

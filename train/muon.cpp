@@ -17,16 +17,11 @@ std::vector<bool> others(std::vector<bool> owned) {
   return owned;
 }
 
-const Coefficients& chosen(const OptimizerOptions& options) {
-  if (options.muon.coefficients != "auto") return coefficients_named(options.muon.coefficients);
-  return coefficients_named(options.constraint.method == "none" ? "muon5" : "youjiacheng6");
-}
-
 }  // namespace
 
 Muon::Muon(ParameterStore& store, const OptimizerOptions& options)
     : AdamW(store, options, others(owned_by_muon(store, options.muon))), owned_(owned_by_muon(store, options.muon)),
-      packing_(store, owned_, options.mine), coefficients_(chosen(options)) {
+      packing_(store, owned_, options.mine), coefficients_(coefficients_of(options)) {
   const std::string& scale = options.muon.scale;
   if (scale != "rms" && scale != "original" && scale != "match_adamw")
     fail(Exit::config, "there is no shape scale ", scale, " for muon: choose rms, original or match_adamw");
@@ -39,29 +34,33 @@ Muon::Muon(ParameterStore& store, const OptimizerOptions& options)
   averages_in_step_ = false;
 }
 
-double Muon::momentum() const {
-  const MuonOptions& o = options_.muon;
-  const double risen = o.momentum_steps > 0 ? std::min(1.0, double(steps - 1) / double(o.momentum_steps)) : 1;
+const Coefficients& coefficients_of(const OptimizerOptions& options) {
+  if (options.muon.coefficients != "auto") return coefficients_named(options.muon.coefficients);
+  return coefficients_named(options.constraint.method == "none" ? "muon5" : "youjiacheng6");
+}
+
+double momentum_at(const MuonOptions& o, int64_t step) {
+  const double risen = o.momentum_steps > 0 ? std::min(1.0, double(step - 1) / double(o.momentum_steps)) : 1;
   return o.momentum_start + risen * (o.momentum - o.momentum_start);
 }
 
-double Muon::shape_scale(const WeightMatrix& m) const {
-  if (options_.muon.scale == "rms") return m.scale();
-  if (options_.muon.scale == "original") return std::max(1.0, m.scale());
+double shape_scale(const MuonOptions& options, const WeightMatrix& m) {
+  if (options.scale == "rms") return m.scale();
+  if (options.scale == "original") return std::max(1.0, m.scale());
   return 0.2 * std::sqrt(double(std::max(m.rows, m.columns)));
 }
 
 // 0.1 % for the rounding of f32; the peaks above 1 stand in the table of coefficients.
 std::optional<double> Muon::update_norm(const WeightMatrix& m, double lr) const {
   if (!owned_[m.parameter]) return std::nullopt;
-  return lr * shape_scale(m) / m.scale() * coefficients_.peak * (coefficients_.peak > 1 ? 1.001 : 1);
+  return lr * shape_scale(options_.muon, m) / m.scale() * coefficients_.peak * (coefficients_.peak > 1 ? 1.001 : 1);
 }
 
 template <class T> void Muon::move(const WeightMatrix& matrix, double lr) {
   const int64_t n = matrix.size(), from = matrix.offset - store_.parameters()[matrix.parameter].offset;
   const T* g = store_.gradient(0).data<T>() + matrix.offset;
   T *w = store_.values().data<T>() + matrix.offset, *m = m_.data<T>() + packing_.at[matrix.parameter] + from, *u = scratch<T>(3, n);
-  const T mu = T(momentum()), keep = T(1 - lr * options_.weight_decay), rate = T(lr * shape_scale(matrix));
+  const T mu = T(momentum_at(options_.muon, steps)), keep = T(1 - lr * options_.weight_decay), rate = T(lr * shape_scale(options_.muon, matrix));
   const bool nesterov = options_.muon.nesterov;
 #pragma GCC ivdep
   for (int64_t i = 0; i < n; i++) {
@@ -79,7 +78,7 @@ template <class T> void Muon::move_rows(int parameter, double lr) {
   const int64_t width = info.shape[-1];
   const T* g = store_.gradient(0).data<T>() + info.offset;
   T *w = store_.values().data<T>() + info.offset, *m = m_.data<T>() + packing_.at[parameter];
-  const T mu = T(momentum()), keep = T(1 - lr * options_.weight_decay_1d);
+  const T mu = T(momentum_at(options_.muon, steps)), keep = T(1 - lr * options_.weight_decay_1d);
   for (int64_t begin = 0; begin < info.size(); begin += width) {
     double squares = 0;
     for (int64_t i = begin; i < begin + width; i++) {

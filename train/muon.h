@@ -8,6 +8,10 @@
 // must not be made smaller. With the scale rms, |step|_2 <= lr sqrt(out / in) times the coefficients' peak, whatever the gradient.
 std::vector<bool> owned_by_muon(const ParameterStore& store, const MuonOptions& options);   // [parameter]: Muon's, not AdamW's
 
+const Coefficients& coefficients_of(const OptimizerOptions& options);
+double momentum_at(const MuonOptions& options, int64_t step);   // of the step of this number, from 1
+double shape_scale(const MuonOptions& options, const WeightMatrix& matrix);
+
 class Muon : public AdamW {
  public:
   Muon(ParameterStore& store, const OptimizerOptions& options);
@@ -21,8 +25,6 @@ class Muon : public AdamW {
  private:
   template <class T> void move_rows(int parameter, double lr);
   template <class T> void move(const WeightMatrix& matrix, double lr);
-  double momentum() const;
-  double shape_scale(const WeightMatrix& matrix) const;
 
   std::vector<bool> owned_;             // [parameter]: Muon's
   Packing packing_;

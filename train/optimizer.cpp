@@ -7,7 +7,7 @@
 
 #include "engine/comm.h"
 
-#include "train/device_adamw.h"
+#include "train/device_muon.h"
 
 namespace {
 
@@ -128,7 +128,10 @@ double Optimizer::decay_of(int parameter) const {
 }
 
 std::unique_ptr<Optimizer> make_optimizer(ParameterStore& store, const OptimizerOptions& options) {
-  if (store.device() != Device{}) return std::make_unique<DeviceAdamW>(store, options);   // check_device_recipe has seen that it is AdamW's
+  if (store.device() != Device{}) {   // check_device_recipe has seen that it is one of the two
+    if (options.name == "muon") return std::make_unique<DeviceMuon>(store, options);
+    return std::make_unique<DeviceAdamW>(store, options);
+  }
   if (options.name == "adamw") return make_adamw(store, options);
   if (options.name == "sgd") return make_sgd(store, options);
   if (options.name == "lars") return make_lars(store, options);

@@ -63,6 +63,25 @@ TEST_CASE("device: a run on the GPU gives the tables of a run on the CPU") {
   }
 }
 
+TEST_CASE("device: Muon gives the tables of the CPU, in bf16 products up to their rounding") {
+  const ScratchFolder scratch;
+  write_tiny_images(scratch / "data");
+  for (const auto& [dtype, tolerance] : {std::pair{"f64", 1e-6}, std::pair{"f32", 0.05}}) {
+    CAPTURE(std::string(dtype));
+    const Set set = six_steps({str("run.dtype=", dtype), "optimizer.name=muon", "optimizer.momentum_steps=4", "ema.decay=0"});
+    Set there = set;
+    there.push_back("run.device=cuda");
+    const fs::path cpu = scratch / str("cpu-", dtype), cuda = scratch / str("cuda-", dtype);
+    REQUIRE(train(tiny_recipe(scratch / "data", set), cpu) == 0);
+    REQUIRE(train(tiny_recipe(scratch / "data", there), cuda) == 0);
+    for (const char* table : {"steps.csv", "norms.csv"}) {
+      CAPTURE(std::string(table));
+      const double difference = table_difference(cpu / table, cuda / table);
+      CHECK(difference < tolerance);
+    }
+  }
+}
+
 TEST_CASE("device: a recorded step gives bit for bit what an eager one gives") {
   const ScratchFolder scratch;
   write_tiny_images(scratch / "data");

@@ -1,0 +1,20 @@
+// device_muon.h: Muon where the model runs on a GPU; everything that is no matrix by AdamW. muon.h has the formulas.
+#pragma once
+#include "train/device_adamw.h"
+#include "train/muon.h"
+
+class DeviceMuon : public DeviceAdamW {
+ public:
+  DeviceMuon(ParameterStore& store, const OptimizerOptions& options);
+  void update_on_device() override;
+  std::map<std::string, Tensor*> state() override;
+
+ protected:
+  std::vector<double> numbers_of(double lr) const override;
+
+ private:
+  const Packing packing_;
+  std::vector<WeightMatrix> matrices_;
+  std::vector<std::array<double, 3>> quintics_;
+  Tensor m_;   // packed
+};

@@ -1,0 +1,162 @@
+// gemm_mma.h: products of bf16 on the tensor cores whose results pass through a functor in f32 before they are stored: for what no library's
+// epilogue has, as the erf form of GELU, two results of one product, or a factor that is read where the result goes.
+//
+// A block of 8 warps makes 128 x 128 results, each warp 64 x 32, over steps of 32 terms. Three steps' operands lie in shared memory, so that
+// two are on their way while one is multiplied.
+#pragma once
+#include <algorithm>
+
+#include "engine/math.h"
+#include "engine/mma.h"
+
+namespace gemm_mma {
+
+constexpr int side = 128, depth = 32, steps_held = 3, threads = 256;
+constexpr int warp_rows = 64, warp_columns = 32;
+
+// scale A B + bias: A [m, k]; B [k, n], or stored the other way, [n, k]; bias [n] in f32. Scale and bias may be null.
+struct Product {
+  const bf16 *a, *b;
+  const float *scale, *bias;
+  int64_t m;
+  int n, k;
+};
+
+// Rows are gone through 16 bytes at a time.
+inline bool fits(int64_t m, int64_t n, int64_t k) { return m > 0 && n > 0 && k > 0 && n % 8 == 0 && k % 8 == 0 && std::max(n, k) < int64_t(1) << 24; }
+
+// A step's operands: 128 rows of A, and of B its 128 columns as they are stored.
+template <bool transposed_b> struct Step {
+  static constexpr int b_width = transposed_b ? depth : side;
+  Tile<depth> a;
+  Tile<b_width> b;
+  DEVICE explicit Step(int step) {
+    bf16* at = dynamic_shared<bf16>() + step % steps_held * 2 * side * depth;
+    a.data = at;
+    b.data = at + side * depth;
+  }
+};
+constexpr size_t shared_bytes = size_t(steps_held) * 2 * side * depth * sizeof(bf16);
+
+// Begins to copy the part of a matrix [height, width] that a tile covers; zeros where it ends.
+template <int dim> DEVICE void load_tile(const Tile<dim>& tile, const bf16* matrix, int64_t first_row, int64_t height, int first_column, int width) {
+  constexpr int pieces = Tile<dim>::pieces;
+  UNROLL for (int i = 0; i < side * depth / 8 / threads; i++) {
+    const int e = i * threads + int(threadIdx.x), line = e / pieces, p = e % pieces, column = first_column + 8 * p;
+    const int64_t row = first_row + line;
+    const bool there = row < height && column < width;
+    copy_async(tile.piece(line, p), there ? matrix + row * width + column : matrix, there);
+  }
+}
+
+template <bool transposed_b> DEVICE void load_step(const Product& g, int64_t first_row, int first_column, int step) {
+  const Step<transposed_b> to(step);
+  const int term = step * depth;
+  if (term < g.k) {
+    load_tile(to.a, g.a, first_row, g.m, term, g.k);
+    if constexpr (transposed_b) load_tile(to.b, g.b, first_column, g.n, term, g.k);
+    else load_tile(to.b, g.b, term, g.k, first_column, g.n);
+  }
+  end_copy_group();
+}
+
+// sum += a step's share of the warp's results.
+template <bool transposed_b>
+DEVICE void multiply_step(const Step<transposed_b>& operands, int row, int column, ProductFragment (&sum)[4][4]) {
+  const int lane = int(lane_id());
+  UNROLL for (int s = 0; s < depth / 16; s++) {
+    LeftFragment left[4];
+    RightFragment right[4];
+    UNROLL for (int i = 0; i < 4; i++) load_matrices<false>(left[i].word, operands.a.piece(row + 16 * i + lane % 16, 2 * s + lane / 16));
+    UNROLL for (int t = 0; t < 4; t += 2) {
+      uint32_t word[4];
+      if constexpr (transposed_b) load_matrices<false>(word, operands.b.piece(column + 8 * t + lane / 16 * 8 + lane % 8, 2 * s + lane / 8 % 2));
+      else load_matrices<true>(word, operands.b.piece(16 * s + lane % 16, column / 8 + t + lane / 16));
+      right[t] = {word[0], word[1]};
+      right[t + 1] = {word[2], word[3]};
+    }
+    UNROLL for (int i = 0; i < 4; i++)
+      UNROLL for (int t = 0; t < 4; t++) mma(sum[i][t], left[i], right[t]);
+  }
+}
+
+// finish(row, column, value): 8 results from `column` on, in f32.
+template <bool transposed_b, class Finish> KERNEL __launch_bounds__(threads, 2) gemm_mma_kernel(Product g, Finish finish) {
+  const int across = (g.n + side - 1) / side, warp = int(threadIdx.x) / 32, lane = int(lane_id());
+  const int64_t first_row = int64_t(blockIdx.x / across) * side;   // neighbours read the same rows of A
+  const int first_column = int(blockIdx.x % across) * side;
+  const int warp_row = warp % 2 * warp_rows, warp_column = warp / 2 * warp_columns;
+
+  ProductFragment sum[4][4] = {};
+  UNROLL for (int step = 0; step + 1 < steps_held; step++) load_step<transposed_b>(g, first_row, first_column, step);
+  const int steps = (g.k + depth - 1) / depth;
+  for (int step = 0; step < steps; step++) {
+    copy_groups_arrived<steps_held - 2>();
+    __syncthreads();   // the step has arrived for all threads, and none works on the one before any more
+    load_step<transposed_b>(g, first_row, first_column, step + steps_held - 1);
+    multiply_step(Step<transposed_b>(step), warp_row, warp_column, sum);
+  }
+
+  const int column = first_column + warp_column + lane % 4 * 8;
+  const bool in_columns = column < g.n;
+  const float scale = g.scale ? *g.scale : 1.0f;
+  float bias[8] = {};
+  if (g.bias && in_columns)
+    UNROLL for (int j = 0; j < 8; j++) bias[j] = g.bias[column + j];
+  UNROLL for (int i = 0; i < 4; i++)
+    UNROLL for (int h = 0; h < 2; h++) {
+      uint32_t even[4], odd[4];
+      UNROLL for (int t = 0; t < 4; t++) {
+        even[t] = std::bit_cast<uint32_t>(sum[i][t].value[2 * h]);
+        odd[t] = std::bit_cast<uint32_t>(sum[i][t].value[2 * h + 1]);
+      }
+      row_transpose(even);
+      row_transpose(odd);
+      const int64_t row = first_row + warp_row + 16 * i + 8 * h + lane / 4;
+      float value[8];
+      UNROLL for (int j = 0; j < 4; j++) {
+        value[2 * j] = scale * std::bit_cast<float>(even[j]) + bias[2 * j];
+        value[2 * j + 1] = scale * std::bit_cast<float>(odd[j]) + bias[2 * j + 1];
+      }
+      if (in_columns && row < g.m) finish(row, column, value);
+    }
+}
+
+template <bool transposed_b, class Finish> void run(const Product& g, const Finish& finish) {
+  const int64_t tiles = (g.m + side - 1) / side * ((g.n + side - 1) / side);
+  check(tiles < int64_t(1) << 31, "[gemm] ", g.m, " x ", g.n, " results are too many for one kernel");
+  launch({dim3(unsigned(tiles)), dim3(threads), shared_bytes}, gemm_mma_kernel<transposed_b, Finish>, g, finish);
+}
+
+// 8 numbers of a row, rounded.
+DEVICE void store_numbers(bf16* to, const float (&value)[8]) {
+  store_piece(to, {pack(value[0], value[1]), pack(value[2], value[3]), pack(value[4], value[5]), pack(value[6], value[7])});
+}
+
+// h = the product, y = gelu(h).
+struct StoreWithGelu {
+  bf16 *h, *y;
+  int n;
+  DEVICE void operator()(int64_t row, int column, float (&value)[8]) const {
+    store_numbers(h + row * n + column, value);
+    UNROLL for (int j = 0; j < 8; j++) value[j] = gelu_value(value[j]);
+    store_numbers(y + row * n + column, value);
+  }
+};
+
+// dh = the product times gelu'(h).
+struct StoreTimesSlope {
+  const bf16* h;
+  bf16* dh;
+  int n;
+  DEVICE void operator()(int64_t row, int column, float (&value)[8]) const {
+    const Piece at = load_piece(h + row * n + column);
+    UNROLL for (int j = 0; j < 4; j++) {
+      value[2 * j] *= gelu_slope(low_half(at.word[j]));
+      value[2 * j + 1] *= gelu_slope(high_half(at.word[j]));
+    }
+    store_numbers(dh + row * n + column, value);
+  }
+};
+
+}  // namespace gemm_mma

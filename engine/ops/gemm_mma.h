@@ -6,7 +6,6 @@
 #pragma once
 #include <algorithm>
 
-#include "engine/math.h"
 #include "engine/mma.h"
 
 namespace gemm_mma {
@@ -127,36 +126,5 @@ template <bool transposed_b, class Finish> void run(const Product& g, const Fini
   check(tiles < int64_t(1) << 31, "[gemm] ", g.m, " x ", g.n, " results are too many for one kernel");
   launch({dim3(unsigned(tiles)), dim3(threads), shared_bytes}, gemm_mma_kernel<transposed_b, Finish>, g, finish);
 }
-
-// 8 numbers of a row, rounded.
-DEVICE void store_numbers(bf16* to, const float (&value)[8]) {
-  store_piece(to, {pack(value[0], value[1]), pack(value[2], value[3]), pack(value[4], value[5]), pack(value[6], value[7])});
-}
-
-// h = the product, y = gelu(h).
-struct StoreWithGelu {
-  bf16 *h, *y;
-  int n;
-  DEVICE void operator()(int64_t row, int column, float (&value)[8]) const {
-    store_numbers(h + row * n + column, value);
-    UNROLL for (int j = 0; j < 8; j++) value[j] = gelu_value(value[j]);
-    store_numbers(y + row * n + column, value);
-  }
-};
-
-// dh = the product times gelu'(h).
-struct StoreTimesSlope {
-  const bf16* h;
-  bf16* dh;
-  int n;
-  DEVICE void operator()(int64_t row, int column, float (&value)[8]) const {
-    const Piece at = load_piece(h + row * n + column);
-    UNROLL for (int j = 0; j < 4; j++) {
-      value[2 * j] *= gelu_slope(low_half(at.word[j]));
-      value[2 * j + 1] *= gelu_slope(high_half(at.word[j]));
-    }
-    store_numbers(dh + row * n + column, value);
-  }
-};
 
 }  // namespace gemm_mma

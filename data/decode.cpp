@@ -86,16 +86,16 @@ Size Decoder::open(std::span<const uint8_t> bytes) {
   if (s.format == ImageFormat::pgm) s.pgm_pixels = read_pgm_header(bytes, s.size);
 
   const int64_t pixels = int64_t(s.size.height) * s.size.width;
-  const std::string claim = str("the header claims ", s.size.width, " x ", s.size.height, " pixels");
-  if (pixels <= 0) fail(Exit::bad_data, claim);
+  const auto claim = [&] { return str("the header claims ", s.size.width, " x ", s.size.height, " pixels"); };
+  if (pixels <= 0) fail(Exit::bad_data, claim());
   if (std::max(s.size.width, s.size.height) > max_image_side || pixels > max_image_pixels) {
-    fail(Exit::bad_data, claim, ", more than the limit of ", max_image_pixels);
+    fail(Exit::bad_data, claim(), ", more than the limit of ", max_image_pixels);
   }
   if (s.format == ImageFormat::jpeg && pixels / max_pixels_per_byte > int64_t(bytes.size())) {
-    fail(Exit::bad_data, claim, " in ", bytes.size(), " bytes, which no real picture does");
+    fail(Exit::bad_data, claim(), " in ", bytes.size(), " bytes, which no real picture does");
   }
   if (s.format == ImageFormat::pgm && int64_t(bytes.size() - s.pgm_pixels) != pixels) {
-    fail(Exit::bad_data, claim, ", but ", bytes.size() - s.pgm_pixels, " follow");
+    fail(Exit::bad_data, claim(), ", but ", bytes.size() - s.pgm_pixels, " follow");
   }
   return s.size;
 }

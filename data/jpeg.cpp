@@ -99,6 +99,13 @@ int crop_columns(jpeg_decompress_struct& info, const Box& region) {
   return int(left);
 }
 
+// A progressive file may end before it has said everything. libjpeg then smooths what is coarse, with blocks around that a cut would take
+// away.
+bool is_smoothed(const jpeg_decompress_struct& info) {
+  const auto coarse = [](const int* bits) { return std::any_of(bits + 1, bits + DCTSIZE2, [](int unknown) { return unknown != 0; }); };
+  return info.coef_bits && std::any_of(info.coef_bits, info.coef_bits + info.num_components, coarse);
+}
+
 // Rows above the region are read but not transformed; what lies below is not read, so damage there goes unseen.
 bool read_rows(State& s, const Box& region, int channels, uint8_t* out) {
   jpeg_decompress_struct& info = s.info;
@@ -111,9 +118,11 @@ bool read_rows(State& s, const Box& region, int channels, uint8_t* out) {
   info.dct_method = JDCT_ISLOW;
   info.do_fancy_upsampling = TRUE;
   jpeg_start_decompress(&info);
-  const int skipped_columns = region.left - crop_columns(info, region);
-  if (region.top > 0) jpeg_skip_scanlines(&info, JDIMENSION(region.top));
+  const bool cut = !is_smoothed(info);
+  const int skipped_columns = region.left - (cut ? crop_columns(info, region) : 0);
   JSAMPROW row = s.row.data();
+  if (cut && region.top > 0) jpeg_skip_scanlines(&info, JDIMENSION(region.top));
+  for (int y = 0; y < region.top && !cut; y++) jpeg_read_scanlines(&info, &row, 1);
   for (int y = 0; y < region.height; y++) {
     jpeg_read_scanlines(&info, &row, 1);
     emit_row(row + size_t(skipped_columns) * info.output_components, info.output_components, region.width, channels,
@@ -136,7 +145,10 @@ Size JpegReader::open(std::span<const uint8_t> bytes) {
   State& s = *state_;
   s.bytes = bytes;
   s.indexed = read_restart_index(bytes, s.index);
-  if (!read_header(s, bytes.data(), bytes.size())) fail(Exit::bad_data, "JPEG: ", s.errors.message);
+  // From the start: tables that a file lacks would otherwise be those of the file before it.
+  jpeg_destroy_decompress(&s.info);
+  const bool read = create(s) && read_header(s, bytes.data(), bytes.size());
+  if (!read) fail(Exit::bad_data, "JPEG: ", s.errors.message);
   s.size = {int(s.info.image_height), int(s.info.image_width)};
   return s.size;
 }

@@ -52,6 +52,7 @@ bool BaselineReader::open(const jpeg_decompress_struct& header, const uint8_t* b
     to.dc = from.dc_tbl_no, to.ac = from.ac_tbl_no;
     const JQUANT_TBL& quanta = *header.quant_tbl_ptrs[from.quant_tbl_no];
     std::copy_n(quanta.quantval, 64, to.quanta);
+    if (*std::max_element(to.quanta, to.quanta + 64) > 255) return false;
     if (!set_table(dc_[to.dc], header.dc_huff_tbl_ptrs[to.dc], true)) return false;
     if (!set_table(ac_[to.ac], header.ac_huff_tbl_ptrs[to.ac], false)) return false;
   }
@@ -78,8 +79,8 @@ bool BaselineReader::read_mcu(BitReader& bits, int row, int column) {
         alignas(32) int16_t block[64] = {};
         int last = 0;
         if (!HuffmanTable::read_block(dc, ac, bits, component.predictor, block, last)) return false;
-        inverse_dct(block, component.quanta, last, component.at((row * component.vertical + v) * 8, (column * component.horizontal + h) * 8),
-                    component.stride);
+        uint8_t* pixels = component.at((row * component.vertical + v) * 8, (column * component.horizontal + h) * 8);
+        if (!inverse_dct(block, component.quanta, last, pixels, component.stride)) return false;
       }
   }
   return true;
@@ -121,8 +122,12 @@ bool BaselineReader::read(const Box& region, int channels, const RestartIndex* i
     for (int row = window.top; row < window.bottom; row++)
       for (int column = window.left / interval_; column * interval_ < window.right; column++) {
         const size_t tile = size_t(row) * size_t(index->across) + size_t(column);
-        BitReader bits(file + index->begin[tile], file + index->begin[tile + 1] - 2);
+        const uint8_t* end = file + index->begin[tile + 1] - 2;
+        const bool last = tile + 2 == index->begin.size();
+        if (end[0] != 0xFF || end[1] != (last ? 0xD9 : 0xD0 + tile % 8)) return false;
+        BitReader bits(file + index->begin[tile], end);
         if (!read_interval(bits, row * across_ + column * interval_, interval_, window, true)) return false;
+        if (bits.at_end() && bits.place() != end) return false;   // a marker that the index does not know
       }
   } else {
     const int total = across_ * down_, length = interval_ > 0 ? interval_ : total;

@@ -59,6 +59,7 @@ bool HuffmanTable::set(const HuffmanCode& code, bool dc) {
       if (length > look) continue;
       std::fill_n(&entries_[size_t(next) << (look - length)], 1 << (look - length), entry_of(code.symbols[size_t(index)], length, dc));
     }
+    if (next > 0 && next >= (1u << length)) return false;   // no code is all ones
     beyond_[size_t(length)] = next << (16 - length);
   }
   for (uint32_t at = 0; at < runs_.size() && !dc; at++) {

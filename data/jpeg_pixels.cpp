@@ -2,6 +2,7 @@
 #include "data/jpeg_pixels.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 
 namespace {
@@ -12,6 +13,10 @@ typedef int32_t SignedRow __attribute__((vector_size(32)));
 typedef int16_t Shorts8 __attribute__((vector_size(16)));
 
 constexpr int fraction = 13, kept = 2;   // bits behind the point of a factor; bits kept between the passes
+// libjpeg's vector code adds pairs of columns i and i + 4 in 16 bits after the first pass, which makes a column at most 2^kept * sqrt(2) *
+// cos(pi / 16) times the sum of its magnitudes. A picture of 8 bits has at most sqrt(16) * 1024 in a pair.
+constexpr int largest_pair = 5900;
+static_assert(largest_pair * (1 << kept) * 1.3871 < 32767);
 
 constexpr uint32_t fixed(double x) { return uint32_t(int32_t(x * (1 << fraction) + (x < 0 ? -0.5 : 0.5))); }
 
@@ -64,17 +69,25 @@ template <class V> V load(const void* from) {
 
 }  // namespace
 
-void inverse_dct(const int16_t* block, const int32_t* quanta, int last, uint8_t* out, int64_t stride) {
+bool inverse_dct(const int16_t* block, const int32_t* quanta, int last, uint8_t* out, int64_t stride) {
   if (last == 0) {
-    const int value = block[0] * quanta[0] * (1 << kept);   // of a row of the second pass: it alone is not zero
+    const int level = block[0] * quanta[0], value = level * (1 << kept);   // of a row of the second pass: it alone is not zero
     const int pixel = std::clamp(((value + (1 << (kept + 2))) >> (kept + 3)) + 128, 0, 255);
     for (int y = 0; y < 8; y++) std::memset(out + y * stride, pixel, 8);
-    return;
+    return std::abs(level) <= largest_pair;
   }
   Row v[8];
+  SignedRow sums{};   // of each column's magnitudes
 #pragma GCC unroll 8
-  for (int y = 0; y < 8; y++)
-    v[y] = Row(__builtin_convertvector(load<Shorts8>(block + 8 * y), SignedRow)) * Row(load<SignedRow>(quanta + 8 * y));
+  for (int y = 0; y < 8; y++) {
+    const SignedRow x = __builtin_convertvector(load<Shorts8>(block + 8 * y), SignedRow) * load<SignedRow>(quanta + 8 * y);
+    sums += x < 0 ? -x : x;
+    v[y] = Row(x);
+  }
+  const SignedRow beyond = sums + __builtin_shufflevector(sums, sums, 4, 5, 6, 7, 0, 1, 2, 3) > largest_pair;
+  typedef int64_t Longs4 __attribute__((vector_size(32)));
+  const Longs4 any = Longs4(beyond);
+  if (any[0] | any[1] | any[2] | any[3]) [[unlikely]] return false;
   transform<fraction - kept>(v);
   turn(v);
   transform<fraction + kept + 3>(v);
@@ -93,6 +106,7 @@ void inverse_dct(const int16_t* block, const int32_t* quanta, int last, uint8_t*
     const uint64_t bytes = Rows4(rows[y / 4])[y % 4];
     std::memcpy(out + y * stride, &bytes, 8);
   }
+  return true;
 }
 
 void widen(const uint8_t* in, int count, uint8_t* out) {

@@ -4,8 +4,9 @@
 #include <cstdint>
 
 // out: [8, 8], its rows `stride` apart. block: 64 coefficients, quanta: what they are multiplied by, both in natural order. Behind
-// `last` in the zigzag there are only zeros.
-void inverse_dct(const int16_t* block, const int32_t* quanta, int last, uint8_t* out, int64_t stride);
+// `last` in the zigzag there are only zeros. quanta: at most 255. False for a block of no picture, which libjpeg's 16 bits cannot hold: what
+// it makes of that depends on how it was built.
+bool inverse_dct(const int16_t* block, const int32_t* quanta, int last, uint8_t* out, int64_t stride);
 
 // out: [2 * count]; each sample gives two pixels, 3/4 of its own and 1/4 of the neighbour's. in[-1] and in[count] must be readable.
 void widen(const uint8_t* in, int count, uint8_t* out);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <new>
 #include <system_error>
 
@@ -182,7 +183,10 @@ int64_t Loader::peak_bytes() {
 LoaderMemory loader_memory(const AugmentConfig& augment, const LoaderConfig& config, int64_t file_bytes, int64_t pixels) {
   const int64_t side = augment.image_size, image = augment.channels * side * side + small_bytes_per_image;
   const int64_t batches = std::max(1, config.prefetch) + 1, workers = std::max(1, config.threads);
-  return {batches * config.batch_size * image, workers * (file_bytes + augment.channels * pixels)};
+  const auto longest = int64_t(2 * std::sqrt(double(pixels)));   // side of a picture that is four times as long as high
+  const int64_t taps = 4 * longest / side + 5;                   // of a cubic kernel that is stretched to this scale
+  const int64_t resizer = int64_t(sizeof(float)) * augment.channels * (16 * (longest + 16) + (taps + 16) * (side + 16));
+  return {batches * config.batch_size * image, workers * (file_bytes + augment.channels * pixels), workers * (6 * pixels + resizer + (1 << 20))};
 }
 
 // The mutex is held before and after, not during. Whatever an image cannot be blamed for is a death.

@@ -28,14 +28,18 @@ struct LoaderConfig {
   int rank = 0, ranks = 1;
 };
 
-// Bytes of the loader's buffers, at most, for image files of `file_bytes` and `pixels` each:
+// Bytes that the loader takes, at most, for image files of `file_bytes` and `pixels` each, whose longer side is at most four times the shorter:
 //   batches  (prefetch + 1) * batch_size * (channels * image_size^2 + 128); one of them is with the caller
-//   decoding max(1, threads) * (file_bytes + channels * pixels)
-// Where larger images come along, decode.h and dataset.h limit the second; what one needed above kept_bytes is given back behind it.
-// Not counted: what libjpeg holds inside (rows of a baseline file; 6 bytes a pixel of a progressive one, 512 MiB at most).
+//   decoding threads * (file_bytes + channels * pixels), threads being at least 1
+//   inner    threads * (6 * pixels + resizer + 1 MiB): what libjpeg, our reader of baseline files and the resizer hold inside. 6 bytes a pixel are the
+//            coefficients of a progressive file, and more than the planes of a baseline one (4.5 at most); the resizer has 16 rows of the picture and as many
+//            of the result as the kernel spans, in f32; the rest is tables, pools and stacks
+// Where larger images come along, decode.h and dataset.h limit the last two (6 bytes a pixel: 512 MiB); what one needed above kept_bytes is given back
+// behind it.
 struct LoaderMemory {
-  int64_t batches = 0, decoding = 0;
-  int64_t total() const { return batches + decoding; }
+  int64_t batches = 0, decoding = 0, inner = 0;
+  int64_t buffers() const { return batches + decoding; }   // what peak_bytes() counts
+  int64_t total() const { return buffers() + inner; }
 };
 LoaderMemory loader_memory(const AugmentConfig&, const LoaderConfig&, int64_t file_bytes, int64_t pixels);
 
@@ -52,7 +56,7 @@ class Loader : public BatchSource {
   // What killed a worker is thrown here.
   bool next(Batch& batch) override;
   const std::vector<DamagedImage>& damaged() const override { return damaged_; }
-  // What loader_memory() limits: the buffers as they are, and the most that they have ever been.
+  // What LoaderMemory::buffers() limits: the buffers as they are, and the most that they have ever been.
   int64_t held_bytes();
   int64_t peak_bytes();
 

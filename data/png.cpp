@@ -15,8 +15,9 @@ uint32_t big_endian(const uint8_t* p) { return uint32_t(p[0]) << 24 | p[1] << 16
 
 constexpr size_t signature = 8, chunk_frame = 12;  // a chunk: length, type, payload, checksum
 
-// stb_image does not look at checksums: a flipped bit would pass as other pixels.
+// stb_image does not look at checksums: a flipped bit would pass as other pixels. And it copies the data of an empty first chunk to nowhere.
 void check_chunks(std::span<const uint8_t> bytes) {
+  bool has_data = false;
   for (size_t at = signature; bytes.size() - at >= chunk_frame;) {
     const uint8_t* chunk = bytes.data() + at;
     const size_t length = big_endian(chunk);
@@ -24,7 +25,10 @@ void check_chunks(std::span<const uint8_t> bytes) {
     if (crc32(0, chunk + 4, uInt(length + 4)) != big_endian(chunk + 8 + length)) {
       fail(Exit::bad_data, "PNG: a checksum is wrong");
     }
-    if (std::string_view(reinterpret_cast<const char*>(chunk + 4), 4) == "IEND") return;
+    const std::string_view type(reinterpret_cast<const char*>(chunk + 4), 4);
+    if (type == "IEND") return;
+    has_data |= type == "IDAT" && length > 0;
+    if (type == "IDAT" && !has_data) fail(Exit::bad_data, "PNG: its data begin with an empty chunk");
     at += chunk_frame + length;
   }
   fail(Exit::bad_data, "PNG: the file is truncated");

@@ -9,8 +9,8 @@ class TarImages : public Dataset {
     for (const std::string& path : tars) tars_.emplace_back(path);
     for (const Place& place : index_.places) {
       const bool inside = place.file >= 0 && size_t(place.file) < tars_.size() && place.offset >= 0 &&
-                          place.offset + int64_t(place.length) <= tars_[size_t(place.file)].size();
-      check(inside, "[tar images] an image lies outside ", tars.front());
+                          int64_t(place.length) <= tars_[size_t(place.file)].size() - place.offset;
+      if (!inside) fail(Exit::bad_data, tars.front(), ": its listing says that an image lies outside the file");
     }
   }
 

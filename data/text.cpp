@@ -33,13 +33,16 @@ Text Text::open(const std::string& path, bool training, int context) {
   return text;
 }
 
-TextSource::TextSource(const Text& text, int context, int batch_size, bool training, uint64_t seed)
-    : text_(text), context_(context), batch_size_(batch_size), training_(training), seed_(seed) {
+TextSource::TextSource(const Text& text, int context, int batch_size, bool training, uint64_t seed, int rank, int ranks)
+    : text_(text), context_(context), batch_size_(batch_size), training_(training), seed_(seed), rank_(rank), ranks_(ranks) {
   const int64_t predicted = int64_t(text.tokens.size()) - 1;
   // Training gives up less than a sequence at either end; validation pads its last one.
   sequences_ = training ? std::max<int64_t>(1, (predicted - (context - 1)) / context) : (predicted + context - 1) / context;
-  batches_ = training ? sequences_ / batch_size : (sequences_ + batch_size - 1) / batch_size;
+  batches_ = training ? sequences_ / (int64_t(batch_size) * ranks) : (share() + batch_size - 1) / batch_size;
 }
+
+// Sequences of a validation that are this rank's.
+int64_t TextSource::share() const { return (sequences_ - rank_ + ranks_ - 1) / ranks_; }
 
 void TextSource::start(int epoch, int64_t first_batch) {
   epoch_ = epoch;
@@ -53,13 +56,14 @@ void TextSource::start(int epoch, int64_t first_batch) {
 
 bool TextSource::next(Batch& batch) {
   if (next_batch_ >= batches_) return false;
-  const int64_t first = next_batch_ * batch_size_, count = training_ ? batch_size_ : std::min<int64_t>(batch_size_, sequences_ - first);
+  const int64_t first = next_batch_ * batch_size_, count = training_ ? batch_size_ : std::min<int64_t>(batch_size_, share() - first);
   const Permutation order(seed_, uint32_t(epoch_), uint64_t(sequences_));
   batch = Batch{};
   batch.count = int(count);
   const int64_t length = int64_t(text_.tokens.size());
   for (int64_t i = 0; i < count; i++) {
-    const int64_t sequence = training_ ? int64_t(order[uint64_t(first + i)]) : first + i, begin = offset_ + sequence * context_;
+    const int64_t place = training_ ? (next_batch_ * ranks_ + rank_) * batch_size_ + i : (first + i) * ranks_ + rank_;
+    const int64_t sequence = training_ ? int64_t(order[uint64_t(place)]) : place, begin = offset_ + sequence * context_;
     batch.samples.push_back(sequence);
     for (int64_t t = begin; t < begin + context_; t++) {
       batch.tokens.push_back(t < length ? text_.tokens[size_t(t)] : 0);

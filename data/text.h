@@ -20,8 +20,9 @@ struct Text {
 // (seed, epoch). Validation: the whole part, sequence after sequence, each token but the first predicted once; what lies behind its end has label -1.
 class TextSource : public BatchSource {
  public:
-  TextSource(const Text& text, int context, int batch_size, bool training, uint64_t seed);
-  TextSource(const Text&&, int, int, bool, uint64_t) = delete;   // the text must outlive it
+  // rank, ranks: of several processes; as in LoaderConfig.
+  TextSource(const Text& text, int context, int batch_size, bool training, uint64_t seed, int rank = 0, int ranks = 1);
+  TextSource(const Text&&, int, int, bool, uint64_t, int = 0, int = 1) = delete;   // the text must outlive it
   int64_t batches() const override { return batches_; }
   int64_t sequences() const { return sequences_; }
   void start(int epoch, int64_t first_batch = 0) override;
@@ -29,10 +30,12 @@ class TextSource : public BatchSource {
   const std::vector<DamagedImage>& damaged() const override { return none_; }
 
  private:
+  int64_t share() const;
   const Text& text_;
   const int context_, batch_size_;
   const bool training_;
   const uint64_t seed_;
+  const int rank_, ranks_;
   int64_t sequences_ = 0, batches_ = 0, next_batch_ = 0, offset_ = 0;
   int epoch_ = 0;
   const std::vector<DamagedImage> none_;

@@ -2,7 +2,9 @@
 #include "engine/autograd.h"
 
 #include <cmath>
+#include <utility>
 
+#include "engine/between_nodes.h"
 #include "engine/profile.h"
 
 namespace {
@@ -11,6 +13,14 @@ thread_local Tape* current_tape = nullptr;
 thread_local const std::string* current_layer = nullptr;
 thread_local NonFiniteWatch* current_watch = nullptr;
 thread_local bool is_recomputing = false;
+thread_local const std::function<void()>* between_nodes = nullptr;
+thread_local std::vector<std::shared_ptr<GradSlot>>* slots_inside = nullptr;   // of a checkpoint whose forward runs
+
+struct NoteSlots {
+  explicit NoteSlots(std::vector<std::shared_ptr<GradSlot>>* slots) : outer(std::exchange(slots_inside, slots)) {}
+  ~NoteSlots() { slots_inside = outer; }
+  std::vector<std::shared_ptr<GradSlot>>* const outer;
+};
 
 std::shared_ptr<GradSlot> new_slot(const Tensor& x) {
   auto slot = std::make_shared<GradSlot>();
@@ -24,6 +34,9 @@ void record_node(const char* op, std::initializer_list<Tensor*> outputs, std::in
   if (current_watch)
     for (const Tensor* y : outputs)
       if (*y) current_watch->look(*y, op, current_layer, "output");
+  if (slots_inside)
+    for (const Tensor& x : inputs)
+      if (x.wants_grad()) slots_inside->push_back(x.slot());
   if (!current_tape) return;
   bool wanted = false;
   for (const Tensor& x : inputs) wanted |= x.wants_grad();
@@ -95,7 +108,10 @@ void Tape::backward(const Tensor& y, const Tensor& dy) {
 
 void Tape::walk() {
   const TapeScope silent(nullptr);
-  while (!nodes_.empty()) {
+  const auto look = [] {
+    if (between_nodes) (*between_nodes)();
+  };
+  for (; !nodes_.empty(); look()) {
     Node node = std::move(nodes_.back());
     nodes_.pop_back();
     std::vector<Tensor> dys(node.outputs.size());
@@ -119,15 +135,17 @@ void Tape::walk() {
 Tensor checkpoint(const std::function<Tensor(const Tensor&)>& f, const Tensor& x) {
   if (!current_tape) return f(x);
   Tensor y;
+  const auto inside = std::make_shared<std::vector<std::shared_ptr<GradSlot>>>();
   {
     const TapeScope silent(nullptr);
+    const NoteSlots noting(inside.get());
     y = f(x.detached());
   }
   y = y.detached();
   // Parameters inside f take gradients even where x takes none, so the node is recorded through a slot of its own.
   Tensor anchor = x;
   if (!anchor.wants_grad()) want_grad(anchor);
-  record("checkpoint", y, {anchor}, [f, x](const Tensor& dy) {
+  record("checkpoint", y, {anchor}, [f, x, inside](const Tensor& dy) {
     Tape inner;
     Tensor again = x.detached();
     if (x.wants_grad()) want_grad(again);
@@ -148,6 +166,9 @@ Tensor checkpoint(const std::function<Tensor(const Tensor&)>& f, const Tensor& x
   });
   return y;
 }
+
+BetweenNodes::BetweenNodes(std::function<void()> f) : f_(std::move(f)), outer_(std::exchange(between_nodes, &f_)) {}
+BetweenNodes::~BetweenNodes() { between_nodes = outer_; }
 
 bool recomputing() { return is_recomputing; }
 

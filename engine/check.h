@@ -12,6 +12,7 @@ enum class Exit {
   usage = 64,           // unknown flag or command
   bad_data = 65,        // a file is there and is not what it claims to be
   no_input = 66,        // a file or folder is missing or cannot be read
+  unavailable = 69,     // another rank is gone, or did not come in time
   internal = 70,        // a mistake of ours
   cannot_create = 73,   // no permission to write
   io = 74,              // disk full, short read

@@ -8,8 +8,9 @@ namespace {
 template <class T> struct Sums {
   const T* x;
   int64_t columns;
-  template <class Team> HD void operator()(int64_t row, const Team& team, const ColumnSums<Compute<T>>& sums) const {
-    team.each(columns, [&](int64_t j) { sums.add(0, j, Compute<T>(x[row * columns + j])); });
+  template <class Team, class To> HD void operator()(int64_t row, const Team& team, To& sums) const {
+    const auto in = team.read(x + row * columns, columns);
+    team.each(columns, [&](auto j) { sums.add(0, j, in[j]); });
   }
 };
 
@@ -19,6 +20,6 @@ Tensor column_sums(const Tensor& x) {
   const int64_t columns = x.dim(-1);
   Tensor sums;
   count_kernel({x}, {});
-  dispatch(x.dtype(), [&]<class T>() { sums = map_rows_reduce<Compute<T>>(x.device(), x.rows(), columns, 1, Sums<T>{x.data<T>(), columns}); });
+  dispatch(x.dtype(), [&]<class T>() { sums = map_cells_reduce<T, 1>(x.device(), x.rows(), columns, Sums<T>{x.data<T>(), columns}); });
   return sums;
 }

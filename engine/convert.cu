@@ -4,12 +4,6 @@
 
 namespace {
 
-template <class S, class T> struct Convert {
-  const S* from;
-  T* to;
-  HD void operator()(int64_t i) const { to[i] = T(Compute<S>(from[i])); }
-};
-
 template <class T> struct Fill {
   T* to;
   T value;
@@ -22,7 +16,7 @@ Tensor Tensor::to(DType dtype) const {
   if (dtype == dtype_) return detached();
   Tensor t = empty(shape_, dtype, device_);
   dispatch(dtype_, [&]<class S>() {
-    dispatch(dtype, [&]<class T>() { map(device_, size(), Convert<S, T>{data<S>(), t.data<T>()}); });
+    dispatch(dtype, [&]<class T>() { map_values(device_, size(), t.data<T>(), false, Same{}, data<S>()); });
   });
   return t;
 }
@@ -39,7 +33,7 @@ void add_to_gradient(const Tensor& dy, const Tensor& x) {
   count_kernel({dy}, {Into{grad, beta}});
   dispatch(dy.dtype(), [&]<class From>() {
     dispatch(grad.dtype(), [&]<class To>() {
-      map(grad.device(), grad.size(), AddInto<From, To>{dy.data<From>(), grad.data<To>(), beta != 0});
+      map_values(grad.device(), grad.size(), grad.data<To>(), beta != 0, Same{}, dy.data<From>());
     });
   });
 }

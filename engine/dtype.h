@@ -17,12 +17,12 @@ struct bf16 {
   bf16() = default;
   HD bf16(float value) {
 #ifdef __CUDA_ARCH__
-    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));   // the same, in one instruction
-    return;
-#endif
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+#else
     const uint32_t word = std::bit_cast<uint32_t>(value);
     const bool is_nan = (word & 0x7fffffffu) > 0x7f800000u;
     bits = is_nan ? uint16_t((word >> 16) | 0x40u) : uint16_t((word + 0x7fffu + ((word >> 16) & 1u)) >> 16);
+#endif
   }
   HD operator float() const { return std::bit_cast<float>(uint32_t(bits) << 16); }
 };

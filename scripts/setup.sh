@@ -7,7 +7,7 @@ set -euo pipefail
 # third_party/README.md says what each is for.
 packages=(
   g++ cmake ninja-build ccache pkg-config
-  libdnnl-dev libjpeg62-turbo-dev libstb-dev zlib1g-dev
+  libdnnl-dev libopenmpi-dev openmpi-bin libjpeg62-turbo-dev libstb-dev zlib1g-dev
   libcli11-dev libtomlplusplus-dev libfmt-dev nlohmann-json3-dev
   doctest-dev libbenchmark-dev
   libcairo2-dev fonts-dejavu-core

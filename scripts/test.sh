@@ -54,6 +54,21 @@ bad_input() {
   fi
 }
 
+# Several ranks under mpirun and over TCP; without mpirun that half is skipped.
+ranks() {
+  local log=build/ranks.log
+  echo "== scripts/check_ranks.sh"
+  timeout 900 bash scripts/check_ranks.sh </dev/null 2>&1 | tee "$log"
+  if [[ $(tail -n 1 "$log") =~ ^ranks:\ ([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+)\ skipped$ ]]; then
+    passed=$((passed + BASH_REMATCH[1]))
+    failed=$((failed + BASH_REMATCH[2]))
+    skipped=$((skipped + BASH_REMATCH[3]))
+  else
+    echo "check_ranks.sh did not come to its end"
+    failed=$((failed + 1))
+  fi
+}
+
 has_suite() { compgen -G "tests/$1/*.cpp" >/dev/null; }
 has_case() { grep -qsiE "TEST_CASE.*$2" tests/"$1"/*.cpp; }
 
@@ -63,6 +78,7 @@ plain() {
     has_suite $suite && run_suite build $suite build/test_$suite
   done
   bad_input
+  ranks
 }
 
 address() {
@@ -73,12 +89,19 @@ address() {
   for suite in "${suites[@]}"; do
     UBSAN_OPTIONS=print_stacktrace=1 run_suite build-asan "$suite" "build-asan/test_$suite"
   done
+  short_fuzz
+}
+
+# The first inputs of scripts/fuzz.sh; what they stumble over counts as one failure.
+short_fuzz() {
+  echo "== scripts/fuzz.sh 20000 5000"
+  if timeout 900 bash scripts/fuzz.sh 20000 5000 </dev/null 2>&1 | tee build-asan/fuzz.log; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
 }
 
 # Only what starts threads itself: the barriers of OpenMP are invisible to this sanitizer, so OpenMP gets one thread.
 threads() {
   local topics=() suites=()
-  has_case engine fibers && suites+=(engine) topics+=("fibers*,*workers")
+  has_case engine fibers && suites+=(engine) topics+=("fibers*,*workers*,comm:")
   has_case data loader && suites+=(data) topics+=(loader)
   [ ${#suites[@]} -gt 0 ] || return
   build --sanitize thread "${suites[@]/#/test_}" || return

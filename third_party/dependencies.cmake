@@ -7,6 +7,8 @@ find_library(DNNL_LIBRARY dnnl REQUIRED)
 add_library(dnnl::dnnl INTERFACE IMPORTED)
 target_include_directories(dnnl::dnnl INTERFACE ${DNNL_INCLUDE})
 target_link_libraries(dnnl::dnnl INTERFACE ${DNNL_LIBRARY})
+set(MPI_CXX_SKIP_MPICXX ON)             # its C++ classes are long gone; the C functions are used
+find_package(MPI COMPONENTS CXX)        # libopenmpi-dev; optional: without it ranks speak over TCP
 find_package(JPEG REQUIRED)             # libjpeg62-turbo-dev
 find_package(ZLIB REQUIRED)             # zlib1g-dev
 find_package(fmt REQUIRED)              # libfmt-dev

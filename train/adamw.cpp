@@ -28,8 +28,8 @@ AdamW::AdamW(ParameterStore& store, const OptimizerOptions& options)
     : AdamW(store, options, std::vector<bool>(store.parameters().size(), true)) {}
 
 AdamW::AdamW(ParameterStore& store, const OptimizerOptions& options, const std::vector<bool>& parameters)
-    : Optimizer(store, options), parameters_(parameters), packing_(store, parameters), own_pieces_(pieces_of(parameters)) {
-  if (packing_.size == 0) return;
+    : Optimizer(store, options), parameters_(parameters), packing_(store, parameters, options.mine), own_pieces_(pieces_of(mine_of(parameters))) {
+  if (packing_.whole_size == 0) return;
   m_ = Tensor::zeros({packing_.size}, store.dtype());
   v_ = Tensor::zeros({packing_.size}, store.dtype());
 }
@@ -45,7 +45,7 @@ void AdamW::step(Workers& workers, double lr, const GradientNorms& norms) {
   const auto [beta1, beta2] = options_.betas;
   const double correction1 = 1 - std::pow(beta1, double(steps)), correction2 = 1 - std::pow(beta2, double(steps));
   each_piece(workers, own_pieces_, [&]<class T>(const Piece& piece) {
-    const int64_t at = packing_.at[piece.parameter] + piece.begin - store_.parameters()[piece.parameter].offset;
+    const int64_t at = place(packing_, piece);
     Update<T>{store_.gradient(0).data<T>() + piece.begin, store_.values().data<T>() + piece.begin, m_.data<T>() + at, v_.data<T>() + at,
               T(clip), T(options_.betas[0]), T(options_.betas[1]), T(1 - lr * decay_of(piece.parameter)), T(lr / correction1),
               T(1 / std::sqrt(correction2)), T(options_.eps)}
@@ -57,6 +57,11 @@ std::map<std::string, Tensor*> AdamW::state() {
   std::map<std::string, Tensor*> all = Optimizer::state();
   if (m_) all["adamw.m"] = &m_, all["adamw.v"] = &v_;
   return all;
+}
+
+std::map<std::string, const Packing*> AdamW::packings() const {
+  if (!m_) return {};
+  return {{"adamw.m", &packing_}, {"adamw.v", &packing_}};
 }
 
 std::unique_ptr<Optimizer> make_adamw(ParameterStore& store, const OptimizerOptions& options) {

@@ -9,6 +9,7 @@ class AdamW : public Optimizer {
   // Of some parameters only; the gradient norm that is clipped is then that of these.
   AdamW(ParameterStore& store, const OptimizerOptions& options, const std::vector<bool>& parameters);
   std::map<std::string, Tensor*> state() override;
+  std::map<std::string, const Packing*> packings() const override;
 
  protected:
   void step(Workers& workers, double lr, const GradientNorms& norms) override;

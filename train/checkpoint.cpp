@@ -24,6 +24,12 @@ void restore(const SafetensorsFile& file, const std::string& name, const Tensor&
 }  // namespace
 
 void save_checkpoint(const RunPaths& paths, Training& training, const Position& position, int keep) {
+  // Every rank takes part in gathering what is spread over them.
+  std::map<std::string, Tensor> of_optimizer;
+  const auto packings = training.optimizer->packings();
+  for (const auto& [name, tensor] : training.optimizer->state())
+    of_optimizer[name] = packings.contains(name) ? training.parallel->whole(*tensor, *packings.at(name), name) : *tensor;
+  if (!training.parallel->leads()) return;
   const std::filesystem::path folder = paths.checkpoint(position.step);
   if (is_sealed(folder)) return;   // this very step was saved before
   std::filesystem::remove_all(folder);
@@ -38,7 +44,7 @@ void save_checkpoint(const RunPaths& paths, Training& training, const Position& 
   std::vector<Tensor> copies;   // of what lies on a GPU, until it is written
   const auto on_host = [&](const Tensor& tensor) { return copies.emplace_back(tensor.device() == Device{} ? tensor : tensor.to(Device{})); };
   std::map<std::string, SafetensorsEntry> state{{"power_iteration", to_entry(vectors)}, {"spectral_norms", to_entry(measured)}};
-  for (const auto& [name, tensor] : training.optimizer->state()) state[name] = to_entry(on_host(*tensor));
+  for (const auto& [name, tensor] : of_optimizer) state[name] = to_entry(on_host(tensor));
   if (training.optimizer->ema)
     for (auto& [name, entry] : weight_entries(store, on_host(training.optimizer->ema), "ema.")) state[name] = entry;
   write_safetensors((folder / "state.safetensors").string(), state);
@@ -66,7 +72,16 @@ Position load_checkpoint(const std::filesystem::path& folder, Training& training
   }
   load_weights(training.model->store, SafetensorsFile((folder / "model.safetensors").string()), false);
   const SafetensorsFile state((folder / "state.safetensors").string());
-  for (const auto& [name, tensor] : training.optimizer->state()) restore(state, name, *tensor);
+  const auto packings = training.optimizer->packings();
+  for (const auto& [name, tensor] : training.optimizer->state()) {
+    if (!packings.contains(name)) {
+      restore(state, name, *tensor);
+      continue;
+    }
+    const Tensor whole = Tensor::empty({packings.at(name)->whole_size}, tensor->dtype());
+    restore(state, name, whole);
+    training.parallel->take_mine(whole, *packings.at(name), *tensor);
+  }
   const Tensor vectors = Tensor::empty({int64_t(training.norms->state().size())}, DType::f32);
   const Tensor measured = Tensor::empty({int64_t(training.norms->measured().size())}, DType::f64);
   restore(state, "power_iteration", vectors);

@@ -9,7 +9,7 @@ struct Position {
 };
 
 // checkpoints/step-N: model.safetensors (weights by PyTorch's names), state.safetensors (moments, EMA, power iteration), state.json.
-// Sealed last; then all but the newest `keep` are removed.
+// Sealed last; then all but the newest `keep` are removed. It holds the whole state whatever the number of ranks, who all call this; the first writes.
 void save_checkpoint(const RunPaths& paths, Training& training, const Position& position, int keep);
 // Checks every byte against the manifest, and that the checkpoint belongs to this model.
 Position load_checkpoint(const std::filesystem::path& folder, Training& training);

@@ -256,6 +256,7 @@ void CommandLine::add_machine() {
   add_set(bench, benched->set);
   add_count(bench, "--steps", benched->steps, 1, "Steps that are timed");
   add_count(bench, "--warmup", benched->warmup, 0, "Steps before that");
+  bench->add_flag("--losses", benched->losses, "Print the loss of each step and nothing else")->excludes("--inference", "--count");
   add_json(bench, benched->json);
   bench->footer(
       "Examples:\n"
@@ -281,6 +282,7 @@ void CommandLine::add_bench_data(CLI::App& bench) {
   add_set(data, timed->set);
   add_count(data, "--images", timed->images, 1, "How many of the images");
   add_count(data, "--rounds", timed->rounds, 1, "Measurements, of which the medians are printed");
+  add_count(data, "--epochs", timed->epochs, 1, "Run so many epochs of the loader instead, over all images: its memory, stated and taken");
   add_json(data, timed->json);
   data->footer(
       "Against the full decode of the same files in the same run; JPEGs as they are, and as data pack --restart-intervals auto\n"

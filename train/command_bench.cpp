@@ -62,6 +62,14 @@ int64_t peak_memory() {
   return int64_t(usage.ru_maxrss) * 1024;
 }
 
+// What is taken of a GPU's memory now, by whomever; 0 where there is none.
+int64_t device_bytes(Device device) {
+  std::string none;
+  const std::vector<DeviceInfo> gpus = find_devices(none);
+  if (device.kind == Device::cpu || size_t(device.index) >= gpus.size()) return 0;
+  return int64_t(gpus[size_t(device.index)].memory_bytes - gpus[size_t(device.index)].free_bytes);
+}
+
 // What the ops of some steps took; the dearest first.
 struct OpTable {
   std::vector<std::pair<std::string, OpCost>> rows;
@@ -93,7 +101,7 @@ struct OpTable {
 nlohmann::json step_json(const Training& training, double step, const OpTable& table) {
   return {{"images_per_s", training.recipe.data.batch_size / step}, {"step_seconds", step}, {"batch_size", training.recipe.data.batch_size},
           {"threads", training.workers.threads()}, {"macs_per_step", table.macs}, {"peak_memory_bytes", peak_memory()},
-          {"arena_bytes", training.arena_bytes()}, {"ops", table.json()}};
+          {"arena_bytes", training.arena_bytes()}, {"device_bytes", device_bytes(training.device)}, {"ops", table.json()}};
 }
 
 void print_rate(const Training& training, double step, const OpTable& table) {
@@ -141,14 +149,17 @@ int run_bench(const BenchOptions& options) {
   std::map<std::string, OpCost> costs;
   std::vector<double> whole, backward_part, update_part, ledger_part, certified_part;
   for (int i = 0; i < options.warmup + options.steps; i++) {
-    if (i == options.warmup) training.profile = &costs;
+    if (i == options.warmup && training.device == Device{}) training.profile = &costs;   // on a GPU the host's clock says nothing of an op
     const Clock::time_point start = Clock::now();
     const std::vector<Input> inputs{make_input(batch, recipe, uint32_t(i), 0, true)};
-    const StepResult result = training.gradients(inputs, uint32_t(i));
-    const double t1 = since(start);
-    ledger.before_update(i, result);
-    training.update(1e-4, result);
+    double t1 = 0;
+    ledger.before_step(i);
+    const StepResult result = training.step(inputs, uint32_t(i), 1e-4, [&](const StepResult& result) {
+      t1 = since(start);   // on a GPU the update is in it
+      ledger.before_update(i, result);
+    });
     const double t2 = since(start);
+    if (options.losses) fmt::print("{:.9g}\n", result.loss);
     ledger.step({i, 0, (i + 1) * result.images, 1e-4, double(result.images) / t2, 0}, result);
     const double t3 = since(start);
     ledger.certify(i);
@@ -156,6 +167,7 @@ int run_bench(const BenchOptions& options) {
     if (i < options.warmup) continue;
     whole.push_back(t3), backward_part.push_back(t1), update_part.push_back(t2 - t1), ledger_part.push_back(t3 - t2);
   }
+  if (options.losses) return int(Exit::ok);
   const OpTable table(costs, options.steps);
   const double step = median(whole);
   if (options.json) {

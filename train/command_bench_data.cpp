@@ -15,6 +15,7 @@
 #include "data/jpeg.h"
 #include "data/repack.h"
 #include "data/restart_index.h"
+#include "train/bench_loader.h"
 #include "train/commands.h"
 #include "train/data_source.h"
 #include "train/progress.h"
@@ -205,15 +206,17 @@ int run_bench_data(const BenchDataOptions& options) {
   crop.ratio_min = augment.ratio_min, crop.ratio_max = augment.ratio_max;
 
   const std::unique_ptr<Dataset> data = open_source(options.source);
-  const Images files = load(*data, options.images), repacked = repack(files);
+  const Images files = load(*data, options.images);
   const LoaderConfig loader{.batch_size = recipe.data.batch_size, .threads = recipe.data.workers};
   const LoaderMemory memory = memory_for(files, augment, loader);
+  if (options.epochs > 0) return run_loader_epochs(*data, augment, loader, memory, options);
+  const Images repacked = repack(files);
   const std::vector<Stage> stages = stages_for(files, repacked, !options.recipe.empty());
   const auto one = measure_all(stages, augment, crop, 1, options.rounds), two = measure_all(stages, augment, crop, 2, options.rounds);
 
   if (options.json) {
     nlohmann::json json{{"images", files.size()}, {"bytes", bytes_in(files)}, {"repacked_bytes", bytes_in(repacked)}, {"rounds", options.rounds}};
-    json["loader_bytes"] = {{"batches", memory.batches}, {"decoding", memory.decoding}};
+    json["loader_bytes"] = {{"batches", memory.batches}, {"decoding", memory.decoding}, {"inner", memory.inner}};
     for (size_t i = 0; i < stages.size(); i++) json["stages"][stages[i].name] = {{"one_thread", one[i].json()}, {"two_threads", two[i].json()}};
     fmt::print("{}\n", json.dump());
     return int(Exit::ok);
@@ -231,6 +234,6 @@ int run_bench_data(const BenchDataOptions& options) {
   print_shares(one, files, "files:");
   print_shares(one, repacked, "repacked:");
   fmt::print("memory of the loader: {:.1f} MB for {} batches of {}, {:.1f} MB for {} threads at the largest of these images\n", 1e-6 * double(memory.batches),
-             loader.prefetch + 1, loader.batch_size, 1e-6 * double(memory.decoding), std::max(1, loader.threads));
+             loader.prefetch + 1, loader.batch_size, 1e-6 * double(memory.decoding + memory.inner), std::max(1, loader.threads));
   return int(Exit::ok);
 }

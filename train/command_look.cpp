@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/check.h"
+#include "engine/device.h"
 #include "engine/small_gemm.h"
 #include "train/commands.h"
 #include "train/figures.h"
@@ -25,17 +26,35 @@ int run_report(const ReportOptions& options) {
   return int(Exit::ok);
 }
 
+namespace {
+
+std::string sentence_of(const DeviceInfo& gpu) {
+  const double gib = 1 << 30;
+  std::string said = fmt::format("{}, compute capability {}.{}, {} multiprocessors, {:.1f} GiB ({:.1f} free)", gpu.name, gpu.major, gpu.minor,
+                                 gpu.multiprocessors, double(gpu.memory_bytes) / gib, double(gpu.free_bytes) / gib);
+  return gpu.unusable.empty() ? said : said + "; cannot be used: " + gpu.unusable;
+}
+
+}  // namespace
+
 int run_devices(const DevicesOptions& options) {
   nlohmann::json host = describe_session({}, 0);
   for (const char* of_a_run : {"command", "first_step", "start_time"}) host.erase(of_a_run);
   const std::string vectors = str(8 * vector_bytes, "-bit");
+  std::string none;
+  const std::vector<DeviceInfo> gpus = find_devices(none);
   if (options.json) {
-    fmt::print("{}\n", nlohmann::json{{"cpu", host}, {"vectors", vectors}, {"cuda", nullptr}, {"cuda_reason", "built without CUDA"}}.dump());
+    nlohmann::json list = nlohmann::json::array();
+    for (const DeviceInfo& gpu : gpus)
+      list.push_back({{"name", gpu.name}, {"compute_capability", fmt::format("{}.{}", gpu.major, gpu.minor)}, {"multiprocessors", gpu.multiprocessors},
+                      {"memory_bytes", gpu.memory_bytes}, {"free_bytes", gpu.free_bytes}, {"unusable", gpu.unusable}});
+    fmt::print("{}\n", nlohmann::json{{"cpu", host}, {"vectors", vectors}, {"cuda", list}, {"cuda_reason", none}}.dump());
     return int(Exit::ok);
   }
   fmt::print("cpu    built for {} vectors\n", vectors);
   for (const auto& [key, value] : host.items())
     if (value.is_primitive()) fmt::print("       {}: {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
-  fmt::print("cuda   none: this binary was built without CUDA\n");
+  if (gpus.empty()) fmt::print("cuda   none: {}\n", none);
+  for (size_t i = 0; i < gpus.size(); i++) fmt::print("cuda:{} {}\n", i, sentence_of(gpus[i]));
   return int(Exit::ok);
 }

@@ -1,4 +1,5 @@
 // command_train.cpp: `lipsgrad train`.
+#include "engine/comm_launch.h"
 #include "train/commands.h"
 #include "train/recipe.h"
 #include "train/signals.h"
@@ -13,7 +14,10 @@ int run_train(const TrainOptions& options) {
   const Recipe recipe = load_recipe(from_run ? paths.recipe().string() : options.recipe, options.set);
   const std::vector<const char*> words{"lipsgrad", "train", options.recipe.c_str(), "--run", options.run.c_str()};
   watch_signals();
+  const std::shared_ptr<Communicator> comm = connect_ranks(launch_of_environment(), recipe.run.comm_timeout);
+  check_same_start(*comm, to_toml(recipe) + (from_run ? "resumed" : ""), recipe.data.batch_size);
   for (const bool training : {true, false}) open_split(recipe, training);   // before a folder is made for a run that cannot start
-  Trainer trainer(recipe, words, from_run ? RunFolder::resume(options.run) : RunFolder::create(options.run), from_run);
+  const auto open = comm->rank > 0 ? RunFolder::of_other_rank : from_run ? RunFolder::resume : RunFolder::create;
+  Trainer trainer(recipe, words, open(options.run), from_run, comm);
   return trainer.run();
 }

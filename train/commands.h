@@ -113,6 +113,7 @@ struct BenchOptions {
   int steps = 10, warmup = 2;
   bool inference = false;  // evaluation alone instead of whole training steps
   bool count = false;      // compute nothing: count what a step's ops compute and move
+  bool losses = false;     // print only the loss of each step, to compare two devices
   bool json = false;
 };
 int run_bench(const BenchOptions& options);
@@ -123,6 +124,7 @@ struct BenchDataOptions {
   std::string recipe;  // whose augmentation is timed; ImageNet's crop and a flip unless given
   std::vector<std::string> set;
   int images = 200, rounds = 9;
+  int epochs = 0;      // of the loader itself, for its memory; the stages are left out
   bool json = false;
 };
 int run_bench_data(const BenchDataOptions& options);

@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "engine/between_nodes.h"
 #include "engine/measures.h"
 
 namespace {
@@ -25,6 +26,7 @@ void check_device_recipe(const Recipe& recipe, const ParameterStore& store) {
   if (recipe.optimizer.name != "adamw") refuse("optimizer.name \"" + recipe.optimizer.name + "\"");
   if (recipe.constraint.method != "none") refuse("constraint.method \"" + recipe.constraint.method + "\"");
   if (!store.buffers().empty()) refuse("parts that keep statistics or vectors of their own (norms over the batch, parts.weight)");
+  if (recipe.run.zero) refuse("run.zero");
   if (recipe.parts.residual == "admin") refuse("parts.residual \"admin\"");
 }
 
@@ -61,50 +63,68 @@ void DeviceStep::step() {
   ParameterStore& store = training_.model->store;
   fill_bytes(report_.raw(), training_.device, 0, report_.bytes());
   store.begin_gradients(0);
+  DataParallel& ranks = *training_.parallel;
+  if (ranks.buckets) ranks.buckets->begin();
   int64_t seen = 0;
-  for (const Input& batch : staged_) {
-    const double weight = 1.0 / (double(std::max<int64_t>(1, batch.valid)) * double(staged_.size()));
+  for (size_t b = 0; b < staged_.size(); b++) {
+    const Input& batch = staged_[b];
+    const double weight = 1.0 / (std::max(1.0, valid_[b]) * double(staged_.size()));
     const int64_t micro = training_.micro_batch(batch.count(), Pass::training);
     for (int64_t first = 0; first < batch.count(); first += micro) {
       const int64_t count = std::min(micro, batch.count() - first);
       EntropySums entropies = training_.no_entropies();
       entropies.report = report_;
       entropies.heads_at = 1;
-      Mode mode = training_.mode_of(Pass::training, 0, seen + first);
+      Mode mode = training_.mode_of(Pass::training, 0, seen + ranks.rank() * batch.count() + first);
       mode.step.where = reinterpret_cast<const uint32_t*>(number_.raw());
       mode.entropies = &entropies;
       Tape tape;
       const TapeScope open(&tape);
       const Tensor loss = training_.loss_of(training_.model->forward(training_.input_of(batch, first, count), mode), batch, first, count, weight);
       note_sum(loss, report_, 0);
+      const bool last = b + 1 == staged_.size() && first + count == batch.count();
+      std::optional<BetweenNodes> watch;
+      if (last && ranks.buckets) watch.emplace([&] { ranks.buckets->look(0); });
       tape.backward(loss);
     }
-    seen += batch.count();
+    seen += batch.count() * ranks.size();
   }
   store.end_gradients(0);
+  if (ranks.buckets) ranks.buckets->finish();
   optimizer_.update_on_device();
+}
+
+std::vector<double> DeviceStep::samples_that_count(const std::vector<Input>& batches) const {
+  std::vector<double> mine;
+  for (const Input& batch : batches) mine.push_back(double(batch.valid));
+  const std::vector<double> of_ranks = training_.parallel->gather(mine, "the samples that count");
+  std::vector<double> all(mine.size());
+  for (size_t i = 0; i < of_ranks.size(); i++) all[i % all.size()] += of_ranks[i];
+  return all;
 }
 
 StepResult DeviceStep::report(const std::vector<Input>& batches) const {
   StepResult result;
   const std::vector<double> seen = report_.values();
-  result.loss = seen[0];
   result.gradient = optimizer_.gradient_norms();
-  result.entropies = training_.no_entropies();
-  for (const Input& batch : batches) result.images += batch.count();
-  result.entropies.samples = double(result.images);
-  std::copy_n(seen.begin() + 1, heads_, result.entropies.sums.begin());
+  EntropySums entropies = training_.no_entropies();
+  for (const Input& batch : batches) entropies.samples += double(batch.count());
+  result.images = int64_t(entropies.samples) * training_.parallel->size();
+  std::copy_n(seen.begin() + 1, heads_, entropies.sums.begin());
   for (int64_t a = 0; a < attentions_; a++) {
     const double* squares = seen.data() + 1 + heads_ + 2 * a;
-    result.entropies.inputs[size_t(a)] = {squares[0], squares[1]};
+    entropies.inputs[size_t(a)] = {squares[0], squares[1]};
   }
+  training_.add_shards(result, {seen[0]}, {entropies});
   return result;
 }
 
 StepResult DeviceStep::run(const std::vector<Input>& batches, uint32_t number, double lr, const std::function<void(const StepResult&)>& between) {
   training_.model->store.values_in_use();   // takes over what the host changed
   stage(batches, number, lr);
-  bool full = training_.recipe.run.capture && !training_.profile;
+  valid_ = samples_that_count(batches);
+  // Of several ranks a collective that hangs must be seen by the host, which a recording would hide.
+  bool full = training_.recipe.run.capture && !training_.profile && training_.parallel->size() == 1;
   for (const Input& batch : batches) full = full && batch.valid == full_rows(batch);
   if (training_.temperature != temperature_) {   // frozen into the recording
     temperature_ = training_.temperature;

@@ -17,6 +17,7 @@ class DeviceStep {
   void stage(const std::vector<Input>& batches, uint32_t number, double lr);
   void step();
   StepResult report(const std::vector<Input>& batches) const;
+  std::vector<double> samples_that_count(const std::vector<Input>& batches) const;   // over all ranks
 
   Training& training_;
   DeviceAdamW& optimizer_;
@@ -24,6 +25,7 @@ class DeviceStep {
   Tensor number_;                // i32 [1]: of the step
   Tensor report_;                // f64: loss; heads; sample and token of each attention
   std::vector<Input> staged_;    // on the device
+  std::vector<double> valid_;    // samples that count of each, over all ranks
   double temperature_;                 // with which the graph was recorded
   std::unique_ptr<StepGraph> graph_;
 };

@@ -41,7 +41,7 @@ class Lars : public MomentumOptimizer {
       const bool adapts = store_.parameters()[piece.parameter].decays();
       const double w = weights[piece.parameter], g = norms.parameters[piece.parameter] * clip, decay = adapts ? options_.weight_decay : 0;
       const double trust = adapts && w > 0 && g > 0 ? options_.trust * w / (g + decay * w + options_.eps) : 1;
-      Update<T>{store_.gradient(0).data<T>() + piece.begin, store_.values().data<T>() + piece.begin, m_.data<T>() + piece.begin, T(clip),
+      Update<T>{store_.gradient(0).data<T>() + piece.begin, store_.values().data<T>() + piece.begin, m_.data<T>() + place(packing_, piece), T(clip),
                 T(decay), T(options_.momentum), T(lr * trust)}
           .run(piece.size());
     });

@@ -30,7 +30,7 @@ class Lion : public MomentumOptimizer {
   void step(Workers& workers, double lr, const GradientNorms& norms) override {
     const double clip = clip_factor(norms.total);
     each_piece(workers, pieces_, [&]<class T>(const Piece& piece) {
-      Update<T>{store_.gradient(0).data<T>() + piece.begin, store_.values().data<T>() + piece.begin, m_.data<T>() + piece.begin, T(clip),
+      Update<T>{store_.gradient(0).data<T>() + piece.begin, store_.values().data<T>() + piece.begin, m_.data<T>() + place(packing_, piece), T(clip),
                 T(options_.betas[0]), T(options_.betas[1]), T(1 - lr * decay_of(piece.parameter)), T(lr)}
           .run(piece.size());
     });

@@ -3,14 +3,14 @@
 
 #include <cmath>
 
-namespace {
-
 std::vector<bool> owned_by_muon(const ParameterStore& store, const MuonOptions& options) {
   std::vector<bool> owned;
   for (const ParameterInfo& info : store.parameters())
     owned.push_back(info.kind == ParameterKind::matrix || (options.embedding_rows && info.kind == ParameterKind::embedding));
   return owned;
 }
+
+namespace {
 
 std::vector<bool> others(std::vector<bool> owned) {
   owned.flip();
@@ -26,15 +26,16 @@ const Coefficients& chosen(const OptimizerOptions& options) {
 
 Muon::Muon(ParameterStore& store, const OptimizerOptions& options)
     : AdamW(store, options, others(owned_by_muon(store, options.muon))), owned_(owned_by_muon(store, options.muon)),
-      packing_(store, owned_), coefficients_(chosen(options)) {
+      packing_(store, owned_, options.mine), coefficients_(chosen(options)) {
   const std::string& scale = options.muon.scale;
   if (scale != "rms" && scale != "original" && scale != "match_adamw")
     fail(Exit::config, "there is no shape scale ", scale, " for muon: choose rms, original or match_adamw");
+  const std::vector<bool> mine = mine_of(owned_);
   for (const WeightMatrix& matrix : weight_matrices(store))
-    if (owned_[matrix.parameter]) matrices_.push_back(matrix);
+    if (mine[matrix.parameter]) matrices_.push_back(matrix);
   for (size_t i = 0; i < owned_.size(); i++)
-    if (owned_[i] && store.parameters()[i].kind == ParameterKind::embedding) embeddings_.push_back(int(i));
-  if (packing_.size) m_ = Tensor::zeros({packing_.size}, store.dtype());
+    if (mine[i] && store.parameters()[i].kind == ParameterKind::embedding) embeddings_.push_back(int(i));
+  if (packing_.whole_size) m_ = Tensor::zeros({packing_.size}, store.dtype());
   averages_in_step_ = false;
 }
 
@@ -104,6 +105,12 @@ void Muon::step(Workers& workers, double lr, const GradientNorms& norms) {
 std::map<std::string, Tensor*> Muon::state() {
   std::map<std::string, Tensor*> all = AdamW::state();
   if (m_) all["muon.m"] = &m_;
+  return all;
+}
+
+std::map<std::string, const Packing*> Muon::packings() const {
+  std::map<std::string, const Packing*> all = AdamW::packings();
+  if (m_) all["muon.m"] = &packing_;
   return all;
 }
 

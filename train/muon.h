@@ -6,10 +6,13 @@
 // For each matrix (a group of rows is a matrix of its own): m = mu m + (1 - mu) g, u = g + mu (m - g) by Nesterov, else m,
 // w = (1 - lr wd) w - lr s msign(u), with s the shape scale. No clipping: the step does not know the gradient's size, and a small momentum
 // must not be made smaller. With the scale rms, |step|_2 <= lr sqrt(out / in) times the coefficients' peak, whatever the gradient.
+std::vector<bool> owned_by_muon(const ParameterStore& store, const MuonOptions& options);   // [parameter]: Muon's, not AdamW's
+
 class Muon : public AdamW {
  public:
   Muon(ParameterStore& store, const OptimizerOptions& options);
   std::map<std::string, Tensor*> state() override;
+  std::map<std::string, const Packing*> packings() const override;
 
  protected:
   void step(Workers& workers, double lr, const GradientNorms& norms) override;

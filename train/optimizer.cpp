@@ -3,6 +3,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
+
+#include "engine/comm.h"
 
 #include "train/device_adamw.h"
 
@@ -10,9 +13,7 @@ namespace {
 
 constexpr int64_t piece_size = 1 << 16;
 
-template <class T> double add_and_measure(T* sum, const std::vector<const T*>& others, int64_t n) {
-  for (const T* other : others)
-    for (int64_t i = 0; i < n; i++) sum[i] += other[i];
+template <class T> double sum_of_squares(const T* sum, int64_t n) {
   double squares = 0;
   for (int64_t begin = 0; begin < n; begin += 1024) {   // short runs in T, their sums in double
     T part = 0;
@@ -31,19 +32,26 @@ template <class T> void average_with(const T* w, T* ema, T decay, int64_t n) {
 
 }  // namespace
 
-Packing::Packing(const ParameterStore& store, const std::vector<bool>& parameters) : at(store.parameters().size(), -1) {
+Packing::Packing(const ParameterStore& store, const std::vector<bool>& parameters, const std::vector<bool>& mine)
+    : at(store.parameters().size(), -1), whole_at(at) {
   for (size_t p = 0; p < at.size(); p++) {
     if (!parameters[p]) continue;
-    at[p] = size;
-    size += (store.parameters()[p].size() + 31) / 32 * 32;   // as the flat buffers are laid out
+    const int64_t padded = (store.parameters()[p].size() + 31) / 32 * 32;   // as the flat buffers are laid out
+    whole_at[p] = std::exchange(whole_size, whole_size + padded);
+    if (mine.empty() || mine[p]) at[p] = std::exchange(size, size + padded);
   }
 }
 
 Optimizer::Optimizer(ParameterStore& store, const OptimizerOptions& options) : store_(store), options_(options) {
-  pieces_ = pieces_of(std::vector<bool>(store.parameters().size(), true));
+  pieces_ = pieces_of(mine_of(std::vector<bool>(store.parameters().size(), true)));
   if (options.ema_decay > 0) ema = store.values_in_use().to(store.device());
   if (options.constraint.method != "none") constraint_ = std::make_unique<Constraint>(store, options.constraint);
-  averages_in_step_ = !constraint_;
+  averages_in_step_ = !constraint_ && options.mine.empty();
+}
+
+std::vector<bool> Optimizer::mine_of(std::vector<bool> parameters) const {
+  for (size_t p = 0; p < options_.mine.size(); p++) parameters[p] = parameters[p] && options_.mine[p];
+  return parameters;
 }
 
 std::vector<Optimizer::Piece> Optimizer::pieces_of(const std::vector<bool>& parameters) const {
@@ -57,21 +65,25 @@ std::vector<Optimizer::Piece> Optimizer::pieces_of(const std::vector<bool>& para
   return pieces;
 }
 
-GradientNorms Optimizer::gather(Workers& workers) {
-  std::vector<double> squares(pieces_.size());
+std::vector<double> Optimizer::squares(Workers& workers, int shards) {
+  std::vector<double> of_pieces(pieces_.size()), of_parameters(store_.parameters().size());
   dispatch(store_.dtype(), [&]<class T>() {
     if constexpr (std::is_same_v<T, bf16>) check(false, "[optimizer] gradients are kept in f32 or f64");
     else
       workers.run(int64_t(pieces_.size()), [&](int64_t i) {
         const Piece& piece = pieces_[i];
-        std::vector<const T*> others;
-        for (int s = 1; s < store_.shards(); s++) others.push_back(store_.gradient(s).data<T>() + piece.begin);
-        squares[i] = add_and_measure(store_.gradient(0).data<T>() + piece.begin, others, piece.size());
+        std::vector<T*> parts;
+        for (int s = 0; s < shards; s++) parts.push_back(store_.gradient(s).data<T>() + piece.begin);
+        add_halves(parts.data(), shards, piece.size());
+        of_pieces[i] = sum_of_squares(parts[0], piece.size());
       });
   });
-  GradientNorms norms;
-  norms.parameters.resize(store_.parameters().size());
-  for (size_t i = 0; i < pieces_.size(); i++) norms.parameters[pieces_[i].parameter] += squares[i];
+  for (size_t i = 0; i < pieces_.size(); i++) of_parameters[pieces_[i].parameter] += of_pieces[i];
+  return of_parameters;
+}
+
+GradientNorms Optimizer::norms_of(const std::vector<double>& squares) {
+  GradientNorms norms{0, squares};
   for (double& n : norms.parameters) {
     norms.total += n;
     n = std::sqrt(n);
@@ -88,9 +100,12 @@ void Optimizer::update(Workers& workers, double lr, const GradientNorms& norms) 
   if (steps == 0) project(workers);
   steps++;
   step(workers, lr, norms);
+  if (share_weights) share_weights();
   if (constraint_)
     constraint_->apply(workers, lr, lr * options_.weight_decay, [&](const WeightMatrix& m) { return update_norm(m, lr); });
-  if (ema && !averages_in_step_) workers.run(int64_t(pieces_.size()), [&](int64_t i) { average(pieces_[i]); });
+  if (!ema || averages_in_step_) return;
+  const std::vector<Piece> all = pieces_of(std::vector<bool>(store_.parameters().size(), true));
+  workers.run(int64_t(all.size()), [&](int64_t i) { average(all[i]); });
 }
 
 void Optimizer::average(const Piece& piece) {

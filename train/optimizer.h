@@ -32,14 +32,23 @@ struct OptimizerOptions {
   double weight_decay_1d = 5e-4;         // of all others
   double clip_grad = 5.0;                // largest global l2 norm of the gradient; 0: off
   double ema_decay = 0;                  // 0: no average is kept
+  std::vector<bool> mine;                // parameters whose state and update are this process's (ZeRO-1); empty: all
   MuonOptions muon;
   ConstraintOptions constraint;
 };
 
-// The gradient of a step, summed over shards in their order.
+// The gradient of a step, summed over shards by halves (engine/comm.h).
 struct GradientNorms {
   double total = 0;                  // l2 norm of all of it
   std::vector<double> parameters;    // of each parameter
+};
+
+// The numbers of some parameters packed behind one another: for state that not every parameter has.
+struct Packing {
+  std::vector<int64_t> at, whole_at;   // [parameter]: where its numbers begin here, and in the state of all ranks together; -1: it has none
+  int64_t size = 0, whole_size = 0;    // with padding; that of the flat buffers if all parameters are in it
+  // mine: those of this process; empty: all.
+  Packing(const ParameterStore& store, const std::vector<bool>& parameters, const std::vector<bool>& mine);
 };
 
 class Optimizer {
@@ -49,16 +58,22 @@ class Optimizer {
   Optimizer(const Optimizer&) = delete;
 
   // Sums the shards' gradients into the first one's buffer and measures them. Changes no weight.
-  virtual GradientNorms gather(Workers& workers);
+  virtual GradientNorms gather(Workers& workers) { return norms_of(squares(workers, store_.shards())); }
+  // The same in two parts: the sum of squares of each of this process's parameters, summed over the first `shards` buffers; and what follows from all.
+  std::vector<double> squares(Workers& workers, int shards);
+  static GradientNorms norms_of(const std::vector<double>& squares);
   // One step: the rule, then the constraint, then the average.
   void update(Workers& workers, double lr, const GradientNorms& norms);
   // Brings the weights to where the constraint promises they are; update() does it before the first step.
   void project(Workers& workers);
   // What a checkpoint must hold beside weights, `steps` and `ema`, by the names it has there.
   virtual std::map<std::string, Tensor*> state();
+  // How those are packed that hold numbers of this process's parameters only. The others are the same everywhere.
+  virtual std::map<std::string, const Packing*> packings() const { return {}; }
 
   int64_t steps = 0;   // updates so far
   Tensor ema;          // flat; empty without EMA
+  std::function<void()> share_weights;   // ZeRO-1: fetches what other processes have updated
 
  protected:
   // A stretch of one parameter: small enough that threads share the work, fixed so that sums never depend on them.
@@ -74,6 +89,10 @@ class Optimizer {
   double clip_factor(double norm) const;   // as torch.nn.utils.clip_grad_norm_ has it
   double decay_of(int parameter) const;
   std::vector<Piece> pieces_of(const std::vector<bool>& parameters) const;
+  std::vector<bool> mine_of(std::vector<bool> parameters) const;   // those of them that are this process's
+  int64_t place(const Packing& packing, const Piece& piece) const {
+    return packing.at[piece.parameter] + piece.begin - store_.parameters()[piece.parameter].offset;
+  }
   // f.template operator()<T>(piece), then the piece's average if nothing changes the weights afterwards.
   template <class F> void each_piece(Workers& workers, const std::vector<Piece>& pieces, F&& f) {
     dispatch(store_.dtype(), [&]<class T>() {
@@ -88,7 +107,7 @@ class Optimizer {
 
   ParameterStore& store_;
   const OptimizerOptions options_;
-  std::vector<Piece> pieces_;       // of all parameters
+  std::vector<Piece> pieces_;       // of this process's parameters
   bool averages_in_step_;           // while a piece is in the cache; false where the weights change once more
 
  private:
@@ -99,24 +118,20 @@ class Optimizer {
 // A rule whose only state is one momentum for every number.
 class MomentumOptimizer : public Optimizer {
  public:
-  MomentumOptimizer(ParameterStore& store, const OptimizerOptions& options) : Optimizer(store, options) {
-    m_ = Tensor::zeros({store.flat_size()}, store.dtype());
+  MomentumOptimizer(ParameterStore& store, const OptimizerOptions& options)
+      : Optimizer(store, options), packing_(store, std::vector<bool>(store.parameters().size(), true), options.mine) {
+    m_ = Tensor::zeros({packing_.size}, store.dtype());
   }
   std::map<std::string, Tensor*> state() override {
     std::map<std::string, Tensor*> all = Optimizer::state();
     all[options_.name + ".m"] = &m_;
     return all;
   }
+  std::map<std::string, const Packing*> packings() const override { return {{options_.name + ".m", &packing_}}; }
 
  protected:
-  Tensor m_;   // flat
-};
-
-// The numbers of some parameters packed behind one another: for state that not every parameter has.
-struct Packing {
-  std::vector<int64_t> at;   // [parameter]: where its numbers begin; -1: it has none
-  int64_t size = 0;          // with padding; that of the flat buffers if all parameters are in it
-  Packing(const ParameterStore& store, const std::vector<bool>& parameters);
+  Packing packing_;
+  Tensor m_;   // packed
 };
 
 // The rule that the options name. Error(Exit::config) for a name or a combination that does not exist.

@@ -131,7 +131,7 @@ struct DataRecipe {
     key("path", data.path, anything(), "folder of the dataset");
     key("train", data.train, anything(), "training part: a folder of classes or of tar shards inside path");
     key("val", data.val, anything(), "validation part, likewise");
-    key("batch_size", data.batch_size, between(1, 1 << 20), "images a step (times optimizer.accumulate)");
+    key("batch_size", data.batch_size, between(1, 1 << 20), "images a step (times optimizer.accumulate), of all ranks together");
     key("workers", data.workers, between(1, 1024), "threads that decode and augment; they do not change the pixels");
     key("interpolation", data.interpolation, one_of({"bicubic", "bilinear", "random"}),
         "how images are resized, and moved by auto_augment; random: drawn each time, bicubic in evaluation");
@@ -297,6 +297,8 @@ struct RunRecipe {
   bool checkpoint_activations = false;
   std::string device = "cpu", dtype = "f32";
   bool capture = true;
+  int zero = 0;
+  double comm_timeout = 600.0;
   int eval_every = 1, checkpoint_every = 1, checkpoint_steps = 0, keep_checkpoints = 2;
 
   static void each_key(auto& run, auto&& key) {
@@ -310,6 +312,8 @@ struct RunRecipe {
     key("device", run.device, one_of({"cpu", "cuda"}), "where the model runs");
     key("dtype", run.dtype, one_of({"f32", "tf32", "bf16", "f64"}), "of activations; tf32: f32 whose products a GPU makes with 10 bits of mantissa");
     key("capture", run.capture, anything(), "on a GPU: record the whole step as one graph and replay it; the numbers are the same");
+    key("zero", run.zero, between(0, 1), "several ranks: 1 spreads the optimizer's state and update over them (ZeRO-1), with equal results; 0: each has all");
+    key("comm_timeout", run.comm_timeout, above(0), "several ranks: seconds until one that does not arrive ends the run");
     key("eval_every", run.eval_every, at_least(0), "epochs between two evaluations; 0: only after the last");
     key("checkpoint_every", run.checkpoint_every, at_least(0),
         "epochs between two checkpoints; 0: only after the last");

@@ -71,6 +71,8 @@ RunFolder RunFolder::create(const fs::path& root) {
   return run;
 }
 
+RunFolder RunFolder::of_other_rank(const fs::path& root) { return RunFolder(root, -1); }
+
 RunFolder RunFolder::resume(const fs::path& root) {
   if (!RunPaths{root}.holds_run()) {
     fail(Exit::no_input, root.string(), " holds no run to continue: leave out --resume to start one");

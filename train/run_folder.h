@@ -39,6 +39,7 @@ class RunFolder {
  public:
   static RunFolder create(const std::filesystem::path& root);   // an Error if there is a run already
   static RunFolder resume(const std::filesystem::path& root);   // an Error if there is none
+  static RunFolder of_other_rank(const std::filesystem::path& root);   // that another process writes, for this one to read
   RunFolder(RunFolder&& other) noexcept;
   RunFolder& operator=(RunFolder&&) = delete;
   ~RunFolder();

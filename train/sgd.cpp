@@ -29,7 +29,7 @@ class Sgd : public MomentumOptimizer {
   void step(Workers& workers, double lr, const GradientNorms& norms) override {
     const double clip = clip_factor(norms.total);
     each_piece(workers, pieces_, [&]<class T>(const Piece& piece) {
-      Update<T>{store_.gradient(0).data<T>() + piece.begin, store_.values().data<T>() + piece.begin, m_.data<T>() + piece.begin, T(clip),
+      Update<T>{store_.gradient(0).data<T>() + piece.begin, store_.values().data<T>() + piece.begin, m_.data<T>() + place(packing_, piece), T(clip),
                 T(decay_of(piece.parameter)), T(options_.momentum), T(lr), options_.nesterov}
           .run(piece.size());
     });

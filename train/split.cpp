@@ -32,30 +32,31 @@ AugmentConfig augment_config(const Recipe& recipe) {
 
 namespace {
 
-Split open_text(const Recipe& recipe, bool training) {
+Split open_text(const Recipe& recipe, bool training, int rank, int ranks) {
   const ModelRecipe& m = recipe.model;
   Split split;
   split.text = std::make_unique<Text>(Text::open(recipe.data.path, training, m.context));
   const size_t characters = split.text->vocabulary.size();
   if (int64_t(characters) > m.vocab_size)
     fail(Exit::config, recipe.data.path, " has ", characters, " different characters and the model ", m.vocab_size, ": set model.vocab_size=", characters);
-  split.source = std::make_unique<TextSource>(*split.text, m.context, recipe.data.batch_size, training, uint64_t(recipe.run.seed));
+  split.source = std::make_unique<TextSource>(*split.text, m.context, recipe.data.batch_size / ranks, training, uint64_t(recipe.run.seed), rank, ranks);
   return split;
 }
 
 }  // namespace
 
-Split open_split(const Recipe& recipe, bool training) {
+Split open_split(const Recipe& recipe, bool training, int rank, int ranks) {
   if (recipe.data.path.empty())
     fail(Exit::config, "data.path is empty: say where the data are, for instance --set data.path=datasets/imagenet");
-  if (recipe.model.family == "gpt") return open_text(recipe, training);
+  if (recipe.model.family == "gpt") return open_text(recipe, training, rank, ranks);
   Split split;
   split.images = open_dataset(recipe.data.path, training ? recipe.data.train : recipe.data.val);
   if (int64_t(split.images->classes().size()) > recipe.model.num_classes)
     fail(Exit::config, recipe.data.path, " has ", split.images->classes().size(), " classes and the model ", recipe.model.num_classes,
          ": set model.num_classes=", split.images->classes().size());
   split.source = std::make_unique<Loader>(*split.images, augment_config(recipe),
-                                          LoaderConfig{recipe.data.batch_size, training, uint64_t(recipe.run.seed), recipe.data.workers});
+                                          LoaderConfig{.batch_size = recipe.data.batch_size / ranks, .training = training, .seed = uint64_t(recipe.run.seed),
+                                                       .threads = recipe.data.workers, .rank = rank, .ranks = ranks});
   return split;
 }
 

@@ -20,4 +20,5 @@ struct Split {
 };
 
 // Exit::no_input with what to do if the data are not there, Exit::config if they have more classes than the model.
-Split open_split(const Recipe& recipe, bool training);
+// rank, ranks: the share of one of several processes; data.batch_size is that of all together.
+Split open_split(const Recipe& recipe, bool training, int rank = 0, int ranks = 1);

@@ -6,6 +6,8 @@
 #include <chrono>
 #include <cmath>
 #include <fmt/format.h>
+#include <sstream>
+#include <utility>
 #include <nlohmann/json.hpp>
 
 #include "engine/durable_file.h"
@@ -25,6 +27,7 @@ bool is_due(int64_t count, int64_t every) { return every > 0 && count % every ==
 
 EvalResult evaluate_dataset(Training& training, BatchSource& loader, bool ema, const std::function<void(int64_t)>& progress) {
   if (ema) training.model->store.exchange_values(training.optimizer->ema);
+  training.parallel->copy_from_first(training.model->store.buffer_values(), "the buffers");   // one network, not one a rank
   EvalResult sums;
   Batch batch;
   int64_t done = 0;
@@ -34,13 +37,22 @@ EvalResult evaluate_dataset(Training& training, BatchSource& loader, bool ema, c
     done += batch.count;
     if (progress) progress(done);
   }
+  const std::vector<double> all = training.parallel->gather({sums.loss, sums.top1, sums.top5, double(sums.images)}, "the evaluation");
+  sums = {};
+  for (size_t r = 0; r < all.size(); r += 4) {
+    sums.loss += all[r];
+    sums.top1 += all[r + 1];
+    sums.top5 += all[r + 2];
+    sums.images += int64_t(all[r + 3]);
+  }
   if (ema) training.model->store.exchange_values(training.optimizer->ema);
   return sums;
 }
 
-Trainer::Trainer(const Recipe& recipe, const std::vector<const char*>& command_line, RunFolder folder, bool resume)
-    : recipe_(recipe), folder_(std::move(folder)), train_(open_split(recipe, true)), val_(open_split(recipe, false)),
-      training_(recipe, true) {
+Trainer::Trainer(const Recipe& recipe, const std::vector<const char*>& command_line, RunFolder folder, bool resume,
+                 std::shared_ptr<Communicator> comm)
+    : recipe_(recipe), folder_(std::move(folder)), train_(open_split(recipe, true, comm ? comm->rank : 0, comm ? comm->size : 1)),
+      val_(open_split(recipe, false, comm ? comm->rank : 0, comm ? comm->size : 1)), training_(recipe, true, comm) {
   steps_per_epoch_ = train_.source->batches() / recipe.optimizer.accumulate;
   if (steps_per_epoch_ == 0)
     fail(Exit::config, "the training set has ", train_.samples(), " samples, fewer than one step of ",
@@ -53,10 +65,17 @@ Trainer::Trainer(const Recipe& recipe, const std::vector<const char*>& command_l
     if (position_.batch > batches_per_epoch())
       fail(Exit::config, "the checkpoint stands at batch ", position_.batch, " of an epoch that has only ", batches_per_epoch(),
            " now: resume with the data, data.batch_size and optimizer.accumulate that the run had");
-    progress_.log("resuming from " + from.string());
+    log("resuming from " + from.string());
   } else if (resume) {
-    progress_.log("no checkpoint yet: starting anew");
+    log("no checkpoint yet: starting anew");
   }
+  // Nobody writes or removes a checkpoint before all have read theirs.
+  training_.parallel->meet("the start");
+  if (!training_.parallel->leads()) return;
+  open_folder(command_line, resume);
+}
+
+void Trainer::open_folder(const std::vector<const char*>& command_line, bool resume) {
   // First of all, because a folder with a recipe is a run that can be resumed, whatever happens next.
   write_file_atomically(folder_.paths.recipe(), to_toml(recipe_));
   ledger_ = std::make_unique<Ledger>(folder_.paths, training_, resume ? std::optional(position_.step) : std::nullopt);
@@ -64,6 +83,7 @@ Trainer::Trainer(const Recipe& recipe, const std::vector<const char*>& command_l
   nlohmann::json session = describe_session(command_line, position_.step);
   session["threads"] = training_.workers.threads();
   session["device"] = recipe_.run.device;
+  session["ranks"] = training_.parallel->size();
   add_session(folder_.paths, session);
   std::string classes;
   for (const std::string& name : train_.classes()) classes += name + "\n";
@@ -82,36 +102,57 @@ void Trainer::remember() {
   }
 }
 
-bool Trainer::stopping() const { return stop_signal() != 0; }
+bool Trainer::stopping() { return training_.parallel->any(stop_signal() != 0, "whether to stop"); }
+
+void Trainer::log(const std::string& line) {
+  if (training_.parallel->leads()) progress_.log(line);
+}
 
 int Trainer::run() {
+  try {
+    return train();
+  } catch (const Error& error) {
+    if (error.exit != Exit::unavailable) throw;
+    try {
+      write_flight_recorder(error.what(), "", 0);
+    } catch (const Error&) {   // another machine may not have the folder; what was lost matters more
+    }
+    throw;
+  }
+}
+
+int Trainer::train() {
+  const bool leads = training_.parallel->leads();
   if (position_.epoch >= recipe_.schedule.epochs) {
-    fmt::print("finished before: {} steps are done, run folder {}\n", position_.step, folder_.paths.root.string());
+    if (leads) fmt::print("finished before: {} steps are done, run folder {}\n", position_.step, folder_.paths.root.string());
     return int(Exit::ok);
   }
-  progress_.log(fmt::format("{}: {} parameters, {} training and {} validation samples, {} steps", recipe_.model.family,
-                            training_.model->store.count(), train_.samples(), val_.samples(), steps_per_epoch_ * recipe_.schedule.epochs));
-  progress_.start("", steps_per_epoch_ * recipe_.schedule.epochs, position_.step);
+  log(fmt::format("{}: {} parameters, {} training and {} validation samples, {} steps", recipe_.model.family, training_.model->store.count(),
+                  train_.samples(), val_.samples(), steps_per_epoch_ * recipe_.schedule.epochs));
+  if (leads) progress_.start("", steps_per_epoch_ * recipe_.schedule.epochs, position_.step);
   while (position_.epoch < recipe_.schedule.epochs && !stopping()) {
     train_epoch();
     if (!stopping()) end_epoch();
   }
-  progress_.finish();
+  if (leads) progress_.finish();
   if (position_.epoch < recipe_.schedule.epochs) {
-    ledger_->event(last_step(), "stopped", "", fmt::format("signal {}", stop_signal()));
+    if (ledger_) ledger_->event(last_step(), "stopped", "", stop_signal() ? fmt::format("signal {}", stop_signal()) : "a signal to another rank");
     save();
-    fmt::print("stopped after step {}; go on with: lipsgrad train --resume --run {}\n", position_.step, folder_.paths.root.string());
+    training_.parallel->meet("the end");
+    if (leads) fmt::print("stopped after step {}; go on with: lipsgrad train --resume --run {}\n", position_.step, folder_.paths.root.string());
     return int(Exit::interrupted);
   }
+  training_.parallel->meet("the end");
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
-  fmt::print("finished: top-1 {:.2f} % (best {:.2f} %), {:.0f} images/s, peak memory {:.2f} GB, run folder {}\n", 100 * last_top1_,
-             100 * best_top1_, images_per_s_, double(usage.ru_maxrss) / 1e6, folder_.paths.root.string());
+  if (leads)
+    fmt::print("finished: top-1 {:.2f} % (best {:.2f} %), {:.0f} images/s, peak memory {:.2f} GB, run folder {}\n", 100 * last_top1_,
+               100 * best_top1_, images_per_s_, double(usage.ru_maxrss) / 1e6, folder_.paths.root.string());
   return int(Exit::ok);
 }
 
 void Trainer::train_epoch() {
-  progress_.title(fmt::format("epoch {}/{}", position_.epoch + 1, recipe_.schedule.epochs));
+  if (training_.parallel->leads()) progress_.title(fmt::format("epoch {}/{}", position_.epoch + 1, recipe_.schedule.epochs));
   train_.source->start(int(position_.epoch), position_.batch);
   std::vector<Batch> batches(recipe_.optimizer.accumulate);
   while (position_.batch < batches_per_epoch() && !stopping()) {
@@ -141,54 +182,92 @@ void Trainer::step(std::vector<Batch>& batches, double wait) {
   const double lr = schedule_.at(position_.step);
   training_.temperature = schedule_.temperature_at(position_.step);
   std::vector<Input> inputs;
-  for (const Batch& batch : batches) inputs.push_back(make_input(batch, recipe_, number, int64_t(inputs.size()) * recipe_.data.batch_size, true));
+  for (const Batch& batch : batches) {
+    const int64_t before = int64_t(inputs.size()) * recipe_.data.batch_size + int64_t(training_.parallel->rank()) * batch.count;
+    inputs.push_back(make_input(batch, recipe_, number, before, true));
+  }
   if (position_.step == 0) training_.initialise_admin(inputs.front());
-  ledger_->before_step(position_.step);
+  if (ledger_) ledger_->before_step(position_.step);
   const StepResult result = training_.step(inputs, number, lr, [&](const StepResult& result) {
     if (!std::isfinite(result.loss) || !std::isfinite(result.gradient.total)) refuse(inputs, result, lr);
-    ledger_->before_update(position_.step, result);
+    if (ledger_) ledger_->before_update(position_.step, result);
   });
   StepRow row{position_.step, position_.epoch, (position_.step + 1) * result.images, lr, 0, wait};
   row.images_per_s = double(result.images) / (since(start) + wait);
   images_per_s_ = images_per_s_ == 0 ? row.images_per_s : 0.98 * images_per_s_ + 0.02 * row.images_per_s;
-  for (const Alarms::Event& alarm : ledger_->step(row, result))
-    if (++alarms_ <= named_alarms) progress_.log(fmt::format("step {}: {} {}: {}", row.step, alarm.kind, alarm.layer, alarm.message));
+  if (ledger_)
+    for (const Alarms::Event& alarm : ledger_->step(row, result))
+      if (++alarms_ <= int(named_alarms)) log(fmt::format("step {}: {} {}: {}", row.step, alarm.kind, alarm.layer, alarm.message));
+  const double entropy = ledger_ ? ledger_->entropy_mean() : 0;
   recent_.push_back(fmt::format(R"({{"step":{},"loss":{},"grad_norm":{},"lr":{},"entropy":{}}})", row.step, result.loss,
-                                result.gradient.total, lr, ledger_->entropy_mean()));
+                                result.gradient.total, lr, entropy));
   if (recent_.size() > flight_steps) recent_.pop_front();
   position_.step++;
   position_.batch += recipe_.optimizer.accumulate;
-  if (progress_.wants_update())
-    progress_.update(position_.step, fmt::format("{:.0f} images/s, loss={:.4f}, entropy={:.3f}", images_per_s_, result.loss, ledger_->entropy_mean()));
+  if (ledger_ && progress_.wants_update())
+    progress_.update(position_.step, fmt::format("{:.0f} images/s, loss={:.4f}, entropy={:.3f}", images_per_s_, result.loss, entropy));
 }
 
 // The update has not happened: the weights of the last checkpoint and those in memory are sound. Run the step again with the watch on to
 // find where it began; the numbers come out the same.
 void Trainer::refuse(const std::vector<Input>& inputs, const StepResult& result, double lr) {
-  const NonFinite first = training_.first_non_finite(inputs, uint32_t(position_.step));
+  NonFinite first = training_.first_non_finite(inputs, uint32_t(position_.step));
+  // Of the ranks that found a layer, the first.
+  const std::string mine = first.layer.empty() ? "" : first.op + "\n" + first.layer + "\n" + first.where;
+  for (const std::string& found : training_.parallel->gather_text(mine, "what is not finite")) {
+    if (!first.layer.empty() || found.empty()) continue;
+    const size_t a = found.find('\n'), b = found.find('\n', a + 1);
+    first = {found.substr(0, a), found.substr(a + 1, b - a - 1), found.substr(b + 1)};
+  }
   const std::string where = first.layer.empty() ? first.op : first.layer;
   const std::string message = fmt::format("step {}: loss {}, gradient norm {}: first non-finite {} in {} ({})", position_.step, result.loss,
                                           result.gradient.total, first.where, where, first.op);
-  ledger_->event(position_.step, "non_finite", where, message);
-  ledger_->sync();
-  std::string steps;
-  for (const std::string& line : recent_) steps += (steps.empty() ? "" : ",\n  ") + line;
-  write_file_atomically(folder_.paths.flight_recorder(),
-                        fmt::format("{{\"step\":{},\"lr\":{},\"reason\":{},\"layer\":{},\n \"steps\":[{}]}}\n", position_.step, lr,
-                                    nlohmann::json(message).dump(), nlohmann::json(where).dump(), steps));
-  progress_.finish();
+  if (ledger_) {
+    ledger_->event(position_.step, "non_finite", where, message);
+    ledger_->sync();
+    write_flight_recorder(message, where, lr);
+    progress_.finish();
+  }
   fail(Exit::failure, message, "; the update was refused and nothing was lost. Lower optimizer.lr or choose bounded parts; ",
        folder_.paths.flight_recorder().string(), " has the last steps");
+}
+
+// The last steps and, of several ranks, the last collectives: the first rank's as flight_recorder.json, another's beside it.
+void Trainer::write_flight_recorder(const std::string& reason, const std::string& where, double lr) {
+  const int rank = training_.parallel->rank();
+  std::string steps, collectives;
+  for (const std::string& line : recent_) steps += (steps.empty() ? "" : ",\n  ") + line;
+  for (const CollectiveRecord& c : training_.parallel->comm().recent())
+    collectives += fmt::format("{}{{\"number\":{},\"kind\":\"{}\",\"what\":{},\"bytes\":{},\"queued\":{:.6f},\"started\":{:.6f},\"finished\":{:.6f}}}",
+                               collectives.empty() ? "" : ",\n  ", c.number, c.kind, nlohmann::json(c.what).dump(), c.bytes, c.queued, c.started, c.finished);
+  const std::filesystem::path path = rank == 0 ? folder_.paths.flight_recorder() : folder_.paths.root / fmt::format("flight_recorder.rank-{}.json", rank);
+  write_file_atomically(path, fmt::format("{{\"step\":{},\"lr\":{},\"reason\":{},\"layer\":{},\"rank\":{},\n \"steps\":[{}],\n \"collectives\":[{}]}}\n",
+                                          position_.step, lr, nlohmann::json(reason).dump(), nlohmann::json(where).dump(), rank, steps, collectives));
 }
 
 void Trainer::report_damaged(const BatchSource& loader, const char* split, size_t& looked_at) {
   for (; looked_at < loader.damaged().size(); looked_at++) {
     const DamagedImage& image = loader.damaged()[looked_at];
-    const std::string line = image.name + ": " + image.reason;
-    if (!damaged_.insert(line).second) continue;
-    ledger_->event(last_step(), "damaged_image", "", line);
-    if (damaged_.size() <= named_images) progress_.log(fmt::format("damaged {} image left out: {}", split, line));
-    if (damaged_.size() == named_images + 1) progress_.log("further damaged images are only listed in events.csv");
+    report_damaged(image.name + ": " + image.reason, split);
+  }
+}
+
+void Trainer::report_damaged(const std::string& line, const char* split) {
+  if (!damaged_.insert(line).second) return;
+  if (!ledger_) {
+    met_elsewhere_ += line + "\n";
+    return;
+  }
+  ledger_->event(last_step(), "damaged_image", "", line);
+  if (damaged_.size() <= named_images) log(fmt::format("damaged {} image left out: {}", split, line));
+  if (damaged_.size() == named_images + 1) log("further damaged images are only listed in events.csv");
+}
+
+// What other ranks have met reaches the first at each evaluation.
+void Trainer::exchange_damaged() {
+  for (const std::string& lines : training_.parallel->gather_text(std::exchange(met_elsewhere_, ""), "damaged images")) {
+    std::istringstream in(lines);
+    for (std::string line; ledger_ && std::getline(in, line);) report_damaged(line, "training or validation");
   }
 }
 
@@ -196,14 +275,16 @@ void Trainer::evaluate() {
   EpochRow row{position_.epoch, last_step(), evaluate_dataset(training_, *val_.source, false), {}, 0};
   if (training_.optimizer->ema) row.ema = evaluate_dataset(training_, *val_.source, true);
   report_damaged(*val_.source, "validation", looked_at_val_);
+  exchange_damaged();
   row.damaged = int64_t(damaged_.size());
+  if (!ledger_) return;
   ledger_->epoch(row);
   ledger_->certify(last_step());
   measure();
   const double n = double(std::max<int64_t>(1, row.result.images));
   last_top1_ = row.result.top1 / n;
   best_top1_ = std::max(best_top1_, last_top1_);
-  progress_.log(fmt::format("epoch {}: top-1 {:.2f} %, top-5 {:.2f} %, loss {:.4f}, {:.0f} images/s", position_.epoch, 100 * last_top1_,
+  log(fmt::format("epoch {}: top-1 {:.2f} %, top-5 {:.2f} %, loss {:.4f}, {:.0f} images/s", position_.epoch, 100 * last_top1_,
                             100 * row.result.top5 / n, row.result.loss / n, images_per_s_));
 }
 
@@ -216,6 +297,6 @@ void Trainer::measure() {
 }
 
 void Trainer::save() {
-  ledger_->sync();
+  if (ledger_) ledger_->sync();
   save_checkpoint(folder_.paths, training_, position_, recipe_.run.keep_checkpoints);
 }

@@ -7,7 +7,10 @@
 #include <cmath>
 
 #include "engine/blas.h"
+#include "engine/comm_launch.h"
 #include "train/device_step.h"
+
+#include "engine/between_nodes.h"
 
 DType recipe_dtype(const Recipe& recipe) {
   return recipe.run.dtype == "f64" ? DType::f64 : recipe.run.dtype == "bf16" ? DType::bf16 : DType::f32;
@@ -67,7 +70,10 @@ OptimizerOptions optimizer_options(const Recipe& recipe) {
   return options;
 }
 
-Device recipe_device(const Recipe& recipe) { return {recipe.run.device == "cuda" ? Device::cuda : Device::cpu}; }
+Device recipe_device(const Recipe& recipe) {
+  if (recipe.run.device == "cpu") return {};
+  return {Device::cuda, cuda_is_real() ? launch_of_environment().local_rank : 0};
+}
 
 namespace {
 
@@ -79,7 +85,7 @@ Recipe on_its_device(Recipe recipe) {
 
 }  // namespace
 
-Training::Training(const Recipe& given, bool for_training)
+Training::Training(const Recipe& given, bool for_training, std::shared_ptr<Communicator> comm)
     : recipe(on_its_device(given)), model(build_model(recipe)), workers(recipe_threads(recipe)), device(recipe_device(recipe)) {
   if (device.kind == Device::cuda) check_device_recipe(recipe, model->store);
   allow_tf32() = recipe.run.dtype == "tf32";
@@ -89,11 +95,19 @@ Training::Training(const Recipe& given, bool for_training)
   spectral = std::make_unique<SpectralWeights>(model->store);
   spectral->start(workers);
   temperature = for_training ? 1 : recipe.schedule.temperature;
+  OptimizerOptions options = optimizer_options(recipe);
+  parallel = std::make_unique<DataParallel>(std::move(comm), model->store, options, recipe.run.zero > 0);
   if (for_training) {
-    optimizer = make_optimizer(model->store, optimizer_options(recipe));
+    if (!parallel->owners().empty()) options.mine = parallel->mine();
+    optimizer = make_optimizer(model->store, options);
+    optimizer->share_weights = [this] { parallel->share_weights(); };
     optimizer->project(workers);
   }
   for (int s = 0; s < recipe.run.shards; s++) arenas_.push_back(std::make_unique<Arena>(device));
+  if (for_training && device.kind == Device::cuda && parallel->size() > 1) {
+    device_comm_ = device_communicator(parallel->comm(), device, recipe.run.comm_timeout);
+    parallel->buckets = std::make_unique<GradientBuckets>(model->store, device_comm_ ? *device_comm_ : parallel->comm(), std::vector<int>());
+  }
   if (for_training && device.kind == Device::cuda) device_step_ = std::make_unique<DeviceStep>(*this);
 }
 
@@ -142,7 +156,7 @@ Tensor Training::loss_of(const Tensor& logits, const Input& batch, int64_t first
   return cross_entropy_labels(logits, batch.labels.slice(first, count).view({logits.dim(0)}), weight);
 }
 
-double Training::run_shard(const Input& batch, int shard, double weight, Pass pass, const Mode& mode, EntropySums& entropies) {
+double Training::run_shard(const Input& batch, int shard, double weight, Pass pass, const Mode& mode, EntropySums& entropies, bool last) {
   const ArenaScope memory(arenas_[shard].get());
   const ShardScope gradients(shard);
   const auto [begin, end] = shard_range(batch.count(), shard);
@@ -158,6 +172,9 @@ double Training::run_shard(const Input& batch, int shard, double weight, Pass pa
     const TapeScope open(&tape);
     const Tensor mean = loss_of(model->forward(input_of(batch, first, count), part), batch, first, count, weight);
     loss += mean.item();
+    // A weight that is made of others first is pulled back when all is there; its gradient is not final before.
+    std::optional<BetweenNodes> watch;
+    if (last && end == first + count && parallel->buckets && model->store.spectral_weights.empty()) watch.emplace([&] { parallel->buckets->look(shard); });
     tape.backward(mean);
   }
   return loss;
@@ -172,31 +189,43 @@ StepResult Training::gradients(const std::vector<Input>& given, uint32_t step, P
   std::vector<EntropySums> entropies(shards);
   std::vector<std::map<std::string, OpCost>> costs(shards);
   spectral->iterate(workers, pass != Pass::evaluation);
+  parallel->copy_from_first(model->store.buffer_values(), "the buffers");
   model->store.share_buffers();
+  std::vector<double> valid;
+  for (const Input& batch : batches) valid.push_back(double(batch.valid));
+  valid = parallel->gather(valid, "the samples that count");
+  const int ranks = parallel->size();
+  if (parallel->buckets) parallel->buckets->begin();
   workers.run(shards, [&](int64_t s) {
     std::unique_ptr<Profile> watch = profile ? std::make_unique<Profile>() : nullptr;
     entropies[s] = no_entropies();
     model->store.begin_gradients(int(s));
     int64_t seen = 0;
-    for (const Input& batch : batches) {
-      const Mode mode = mode_of(pass, step, seen);
-      seen += batch.count();
-      const double weight = 1.0 / (double(std::max<int64_t>(1, batch.valid)) * double(batches.size()));
-      losses[s] += run_shard(batch, int(s), weight, pass, mode, entropies[s]);
+    for (size_t b = 0; b < batches.size(); b++) {
+      const int64_t count = batches[b].count();
+      const Mode mode = mode_of(pass, step, seen + parallel->rank() * count);
+      seen += count * ranks;
+      double all_valid = 0;
+      for (int r = 0; r < ranks; r++) all_valid += valid[r * batches.size() + b];
+      const double weight = 1.0 / (std::max(1.0, all_valid) * double(batches.size()));
+      losses[s] += run_shard(batches[b], int(s), weight, pass, mode, entropies[s], b + 1 == batches.size());
     }
     model->store.end_gradients(int(s));
     if (watch) costs[s] = std::move(watch->table);
   });
-  result.entropies = no_entropies();
-  for (int s = 0; s < shards; s++) {
-    result.loss += losses[s];
-    result.entropies.add(entropies[s]);
-  }
+  add_shards(result, losses, entropies);
   add_costs(costs);
-  for (const Input& batch : batches) result.images += batch.count();
+  for (const Input& batch : batches) result.images += batch.count() * ranks;
   // The way back to W and gamma is linear, so each shard's gradient takes it alone.
   for (int s = 0; s < shards; s++) spectral->pull_back(workers, model->store.gradient(s));
-  result.gradient = optimizer->gather(workers);
+  if (parallel->buckets) parallel->buckets->finish();
+  if (device.kind == Device::cuda) {
+    result.gradient = optimizer->gather(workers);
+    return result;
+  }
+  std::vector<double> squares = optimizer->squares(workers, parallel->buckets ? 1 : shards);
+  parallel->share(squares, "the gradient's norms");
+  result.gradient = Optimizer::norms_of(squares);
   return result;
 }
 
@@ -207,6 +236,29 @@ void Training::dry_step(const Input& batch) {
   EntropySums entropies = no_entropies();
   model->store.begin_gradients(0);
   run_shard(batch, 0, 1, Pass::training, mode_of(Pass::training, 0, 0), entropies);
+}
+
+void Training::add_shards(StepResult& result, const std::vector<double>& losses, const std::vector<EntropySums>& entropies) {
+  std::vector<double> numbers;
+  for (size_t s = 0; s < losses.size(); s++) {
+    numbers.push_back(losses[s]);
+    numbers.push_back(entropies[s].samples);
+    numbers.insert(numbers.end(), entropies[s].sums.begin(), entropies[s].sums.end());
+    for (const InputSquares& input : entropies[s].inputs) numbers.insert(numbers.end(), {input.sample, input.token});
+  }
+  numbers = parallel->gather(numbers, "the loss and the entropies");
+  result.entropies = no_entropies();
+  for (auto number = numbers.begin(); number != numbers.end();) {
+    EntropySums shard = no_entropies();
+    result.loss += *number++;
+    shard.samples = *number++;
+    for (double& sum : shard.sums) sum = *number++;
+    for (InputSquares& input : shard.inputs) {
+      input.sample = *number++;
+      input.token = *number++;
+    }
+    result.entropies.add(shard);
+  }
 }
 
 void Training::add_costs(const std::vector<std::map<std::string, OpCost>>& shards) {
@@ -226,6 +278,8 @@ void Training::initialise_admin(const Input& batch) {
   model->forward(input_of(batch, 0, batch.count()), mode);
   const std::vector<const ResidualBranch*> branches = model->branches();
   check(variances.size() == branches.size(), "[admin] a forward added ", variances.size(), " branches of ", branches.size());
+  variances = parallel->gather(variances, "the branches' variances");
+  variances.resize(branches.size());   // those of the first rank
   double sum = 1;
   for (size_t l = 0; l < branches.size(); l++) {
     const int omega = branches[l]->omega.index;
@@ -250,6 +304,7 @@ NonFinite Training::first_non_finite(const std::vector<Input>& given, uint32_t s
     if (!all_finite(store.raw(int(i)))) return {"weight", store.parameters()[i].name, "weight"};
   int64_t seen = 0;
   for (const Input& batch : batches) {
+    seen += parallel->rank() * batch.count();
     for (int s = 0; s < recipe.run.shards; s++) {
       const NonFiniteWatch watch;
       EntropySums entropies = no_entropies();
@@ -259,7 +314,7 @@ NonFinite Training::first_non_finite(const std::vector<Input>& given, uint32_t s
       run_shard(batch, s, 1.0 / double(std::max<int64_t>(1, batch.valid)), Pass::training, mode, entropies);
       if (watch.found()) return *watch.found();
     }
-    seen += batch.count();
+    seen += (parallel->size() - parallel->rank()) * batch.count();
   }
   return {"sum over the batch", "", "gradient"};
 }

@@ -9,6 +9,7 @@
 #include "layers/lipschitz/certified_norms.h"
 #include "layers/lipschitz/spectral_weights.h"
 #include "models/model.h"
+#include "train/data_parallel.h"
 #include "train/optimizer.h"
 #include "train/recipe.h"
 
@@ -59,14 +60,15 @@ class DeviceStep;
 
 class Training {
  public:
-  // for_training = false: no gradients and no optimizer, for evaluation.
-  Training(const Recipe& recipe, bool for_training);
+  // for_training = false: no gradients and no optimizer, for evaluation. comm: of several ranks, each with a training of the same recipe.
+  Training(const Recipe& recipe, bool for_training, std::shared_ptr<Communicator> comm = nullptr);
   ~Training();
 
   // A whole step: the gradients, then the update. `between` sees what came out while the host's weights are still those of before; if it throws,
   // nothing has moved. On a GPU the update has happened by then unless a gradient was not finite.
   StepResult step(const std::vector<Input>& batches, uint32_t number, double lr, const std::function<void(const StepResult&)>& between);
-  // Forward and backward of one optimizer step (several batches are accumulated), summed over shards. Changes no weight.
+  // Forward and backward of one optimizer step (several batches are accumulated), summed over shards and ranks; the batches are this rank's shares.
+  // Changes no weight.
   StepResult gradients(const std::vector<Input>& batches, uint32_t step, Pass pass = Pass::training);
   void update(double lr, const StepResult& result) { optimizer->update(workers, lr, result.gradient); }
   // If the loss or a gradient of that result is not finite: the op and layer where it first appeared.
@@ -84,7 +86,7 @@ class Training {
   // The largest stretch (l2) that an ascent from the first recipe.ledger.measure_samples of a batch finds of each stage, and last of the network, in
   // evaluation; a text's network begins behind its embedding, whose own column is nan.
   std::vector<double> stretches(const Input& batch);
-  // Adds the sums (not means) of a batch; logits [B, K] in f32 if asked for.
+  // Adds the sums (not means) of a batch, of this rank alone; logits [B, K] in f32 if asked for.
   void evaluate(const Input& batch, EvalResult& sums, Tensor* logits = nullptr);
 
   const Recipe recipe;
@@ -95,6 +97,7 @@ class Training {
   std::unique_ptr<CertifiedNorms> certified;
   std::unique_ptr<SpectralWeights> spectral;
   double temperature;   // all attention logits are divided by it too: the schedule's; the trainer changes it when its time comes
+  std::unique_ptr<DataParallel> parallel;
   std::unique_ptr<Optimizer> optimizer;
   std::map<std::string, OpCost>* profile = nullptr;   // if set, gradients() and evaluate() add their costs here
   size_t arena_bytes() const;
@@ -110,9 +113,12 @@ class Training {
   EntropySums no_entropies() const;
   Tensor loss_of(const Tensor& logits, const Input& batch, int64_t first, int64_t count, double weight) const;
   // One shard's part of one batch; returns its part of the loss.
-  double run_shard(const Input& batch, int shard, double weight, Pass pass, const Mode& mode, EntropySums& entropies);
+  double run_shard(const Input& batch, int shard, double weight, Pass pass, const Mode& mode, EntropySums& entropies, bool last = false);
+  // Losses and entropies of all shards of all ranks, added in their order.
+  void add_shards(StepResult& result, const std::vector<double>& losses, const std::vector<EntropySums>& entropies);
 
   std::vector<std::unique_ptr<Arena>> arenas_;   // one a shard
+  std::unique_ptr<Communicator> device_comm_;    // of several GPUs
   std::unique_ptr<DeviceStep> device_step_;      // on a GPU
   friend class DeviceStep;
 };

@@ -5,10 +5,8 @@
 
 namespace {
 
-template <class T> struct Forward {
-  const T *a, *b;
-  T* y;
-  HD void operator()(int64_t i) const { y[i] = T(Compute<T>(a[i]) + Compute<T>(b[i])); }
+struct Forward {
+  template <class C> HD C operator()(C a, C b) const { return a + b; }
 };
 
 }  // namespace
@@ -18,7 +16,7 @@ Tensor add(const Tensor& a, const Tensor& b) {
   check(a.shape() == b.shape() && a.dtype() == b.dtype(), "[add] shapes must agree, given ", a.shape(), " and ", b.shape());
   Tensor y = Tensor::like(a);
   count_kernel({a, b}, {y});
-  dispatch(a.dtype(), [&]<class T>() { map(a.device(), a.size(), Forward<T>{a.data<T>(), b.data<T>(), y.data<T>()}); });
+  dispatch(a.dtype(), [&]<class T>() { map_values(a.device(), a.size(), y.data<T>(), false, Forward{}, a.data<T>(), b.data<T>()); });
   record("add", y, {a, b}, [a, b](const Tensor& dy) {
     add_to_gradient(dy, b);
     pass_on(dy, a);

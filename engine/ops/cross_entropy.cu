@@ -6,24 +6,18 @@
 
 namespace {
 
-template <class T> struct SoftRow {
-  const T* targets;
-  HD Compute<T> operator()(int64_t j) const { return Compute<T>(targets[j]); }
-};
-
 template <class T> struct Soft {
   using C = Compute<T>;
   const T* targets;
   int64_t classes;
-  HD SoftRow<T> row(int64_t row) const { return {targets + row * classes}; }
+  template <class Team> HD auto row(const Team& team, int64_t row) const { return team.read(targets + row * classes, classes); }
   HD bool counts(int64_t) const { return true; }
-  template <class Team> HD C mass(const Team& team, int64_t row) const {
-    const SoftRow<T> t = this->row(row);
-    return team.template sum<C>(classes, [&](int64_t j) { return t(j); });
+  template <class Team, class Row> HD C mass(const Team& team, const Row& t) const {
+    return team.template sum<C>(classes, [&](auto j) { return t[j]; });
   }
-  template <class Team> HD C loss(const Team& team, int64_t row, const T* in, C log_partition) const {
-    const SoftRow<T> t = this->row(row);
-    return team.template sum<C>(classes, [&](int64_t j) { return t(j) * (log_partition - C(in[j])); });
+  template <class Team, class In> HD C loss(const Team& team, int64_t row, const In& in, const T*, C log_partition) const {
+    const auto t = this->row(team, row);
+    return team.template sum<C>(classes, [&](auto j) { return t[j] * (log_partition - in[j]); });
   }
 };
 

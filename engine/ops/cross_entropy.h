@@ -1,26 +1,25 @@
 // cross_entropy.h: what both cross entropies share: the rows forward and backward. Where the targets t come from is a parameter:
 //   counts(row)                          whether the row does at all
-//   mass(team, row)                      sum over k of t_k
-//   loss(team, row, in, log_partition)   sum over k of t_k (log_partition - in_k)
-//   row(row)(k)                          t_k
+//   row(team, row)[k]                    t_k
+//   mass(team, row(team, row))           sum over k of t_k
+//   loss(team, row, in, x, log_partition)   sum over k of t_k (log_partition - in_k); in is the row x as the team has read it
 #pragma once
 #include "engine/map.h"
 #include "engine/math.h"
 
 namespace cross_entropy_rows {
 
-template <class T, class Targets> struct Forward {
+template <class T, class Targets> struct Forward {   // the loss of a row
   const T* x;
   Targets targets;
   int64_t classes;
-  template <class Team> HD void operator()(int64_t row, const Team& team, const ColumnSums<Compute<T>>& sums) const {
+  template <class Team> HD Compute<T> operator()(int64_t row, const Team& team) const {
     using C = Compute<T>;
-    const T* in = x + row * classes;
-    if (!targets.counts(row)) return;
-    const C top = team.template max<C>(classes, [&](int64_t j) { return C(in[j]); });
-    const C partition = team.template sum<C>(classes, [&](int64_t j) { return fast_exp(C(in[j]) - top); });
-    const C loss = targets.loss(team, row, in, top + C(log(partition)));
-    if (team.leads()) sums.add(0, 0, loss);
+    if (!targets.counts(row)) return 0;
+    const auto in = team.read(x + row * classes, classes);
+    const C top = team.template max<C>(classes, [&](auto j) { return in[j]; });
+    const C partition = team.template sum<C>(classes, [&](auto j) { return fast_exp(in[j] - top); });
+    return targets.loss(team, row, in, x + row * classes, top + C(log(partition)));
   }
 };
 
@@ -34,20 +33,20 @@ template <class T, class Targets> struct Backward {   // dx = weight dy (softmax
   int64_t classes;
   template <class Team> HD void operator()(int64_t row, const Team& team) const {
     using C = Compute<T>;
-    const T* in = x + row * classes;
     T* out = dx + row * classes;
     if (!targets.counts(row)) {
-      if (!add) team.each(classes, [&](int64_t j) { out[j] = T(C(0)); });
+      if (!add) team.write(out, classes, [&](auto j) { return C(0); });
       return;
     }
-    const C top = team.template max<C>(classes, [&](int64_t j) { return C(in[j]); });
-    const C partition = team.template sum<C>(classes, [&](int64_t j) { return fast_exp(C(in[j]) - top); });
-    const C factor = weight * *dy, share = targets.mass(team, row) / partition;
-    const auto target = targets.row(row);
-    const auto gradient = [&](int64_t j) { return factor * (fast_exp(C(in[j]) - top) * share - target(j)); };
+    const auto in = team.read(x + row * classes, classes);
+    const auto target = targets.row(team, row);
+    const C top = team.template max<C>(classes, [&](auto j) { return in[j]; });
+    const C partition = team.template sum<C>(classes, [&](auto j) { return fast_exp(in[j] - top); });
+    const C factor = weight * *dy, share = targets.mass(team, target) / partition;
+    const auto gradient = [&](auto j) { return factor * (fast_exp(in[j] - top) * share - target[j]); };
     // Two loops: a choice inside of one keeps the exponential out of vectors.
-    if (add) team.each(classes, [&](int64_t j) { out[j] = T(C(out[j]) + gradient(j)); });
-    else team.each(classes, [&](int64_t j) { out[j] = T(gradient(j)); });
+    if (add) team.update(out, classes, true, gradient);
+    else team.write(out, classes, gradient);
   }
 };
 
@@ -67,7 +66,7 @@ Tensor loss(const char* op, const Tensor& logits, const Tensor& targets, double 
   dispatch(logits.dtype(), [&]<class T>() {
     using C = Compute<T>;
     const Forward<T, Targets<T>> f{logits.data<T>(), targets_of.template operator()<T>(), classes};
-    const Tensor sum = map_rows_reduce<C>(logits.device(), logits.rows(), 1, 1, f);
+    const Tensor sum = sum_rows<T>(logits.device(), logits.rows(), classes, f);
     map(logits.device(), 1, Weighted<C>{sum.data<C>(), loss.data<C>(), C(weight)});
   });
   record(op, loss, {logits}, [=](const Tensor& dy) {
@@ -75,9 +74,9 @@ Tensor loss(const char* op, const Tensor& logits, const Tensor& targets, double 
     count_kernel({logits, targets}, {target});
     dispatch(logits.dtype(), [&]<class T>() {
       using C = Compute<T>;
-      map_rows(logits.device(), logits.rows(),
-               Backward<T, Targets<T>>{logits.data<T>(), targets_of.template operator()<T>(), dy.data<C>(), target.grad.data<T>(),
-                                       target.beta != 0, C(weight), classes});
+      map_rows<T>(logits.device(), logits.rows(), classes,
+                  Backward<T, Targets<T>>{logits.data<T>(), targets_of.template operator()<T>(), dy.data<C>(), target.grad.data<T>(),
+                                          target.beta != 0, C(weight), classes});
     });
   });
   return loss;

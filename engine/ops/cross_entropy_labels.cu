@@ -9,19 +9,19 @@ namespace {
 
 template <class T> struct LabelRow {
   int32_t label;
-  HD Compute<T> operator()(int64_t j) const { return int32_t(j) == label ? Compute<T>(1) : Compute<T>(0); }
+  HD Compute<T> operator[](int64_t j) const { return int32_t(j) == label ? Compute<T>(1) : Compute<T>(0); }
 };
 
 template <class T> struct Labels {
   using C = Compute<T>;
   const int32_t* labels;
   int64_t classes;
-  HD LabelRow<T> row(int64_t row) const { return {labels[row]}; }
+  template <class Team> HD LabelRow<T> row(const Team&, int64_t row) const { return {labels[row]}; }
   HD bool counts(int64_t row) const { return labels[row] != -1; }
-  template <class Team> HD C mass(const Team&, int64_t) const { return 1; }
-  template <class Team> HD C loss(const Team&, int64_t row, const T* in, C log_partition) const {
+  template <class Team> HD C mass(const Team&, const LabelRow<T>&) const { return 1; }
+  template <class Team, class In> HD C loss(const Team&, int64_t row, const In&, const T* x, C log_partition) const {
     const int64_t label = labels[row];
-    return label >= 0 && label < classes ? log_partition - C(in[label]) : C(NAN);
+    return label >= 0 && label < classes ? log_partition - C(x[label]) : C(NAN);
   }
 };
 

@@ -55,7 +55,7 @@ template <class C> Tensor pack(const Sizes& s, const Tensor& weight, const Tenso
   return packed;
 }
 
-// f(channel): its gradients, summed over the groups in order, for the taps [first, first + count).
+// f(channel * count + i): the gradient of tap first + i, summed over the groups in order.
 template <class C, class T> struct SumGroups {
   Sizes s;
   const C* partial;
@@ -63,13 +63,11 @@ template <class C, class T> struct SumGroups {
   int first, count;
   T* to;
   bool add;
-  HD void operator()(int64_t c) const {
-    for (int i = 0; i < count; i++) {
-      C sum = 0;
-      for (int64_t g = 0; g < groups; g++) sum += partial[g * s.packed_size() + s.packed(c, first + i)];
-      T& entry = to[c * count + i];
-      entry = T((add ? Compute<T>(entry) : Compute<T>(0)) + Compute<T>(sum));
-    }
+  HD void operator()(int64_t entry) const {
+    const int64_t from = s.packed(entry / count, first + entry % count);
+    C sum = 0;
+    for (int64_t g = 0; g < groups; g++) sum += partial[g * s.packed_size() + from];
+    to[entry] = T((add ? Compute<T>(to[entry]) : Compute<T>(0)) + Compute<T>(sum));
   }
 };
 
@@ -79,31 +77,50 @@ void add_groups(const Sizes& s, const Tensor& partial, int first, int count, con
   auto [grad, beta] = into(parameter);
   count_kernel({int64_t(partial.bytes()) * count / (s.taps() + 1)}, {Into{grad, beta}});
   dispatch(grad.dtype(), [&]<class T>() {
-    map(grad.device(), s.channels,
+    map(grad.device(), s.channels * count,
         SumGroups<C, T>{s, partial.data<C>(), partial.dim(0), first, count, grad.data<T>(), beta != 0});
   });
 }
 
-template <class C, class L, class S>
-void convolve(Device device, const Sizes& s, const L& load, const Tensor& packed, const S& store) {
-  if (dry_run()) return;
-  if (device.kind == Device::cuda)
-    convolve_cuda(s, load, packed.data<C>(), false, store);
-  else
-    convolve_cpu(s, load, packed.data<C>(), store);
-}
-
-template <class T, class L, class S>
-void gradients(const Sizes& s, Wanted wanted, const L& load_dy, const Tensor& x, const Tensor& packed,
-               const S& store_dx, const Tensor& partial) {
+template <class T, class S> void convolve(const Sizes& s, const Tensor& x, const Tensor& packed, const S& store) {
   using C = Compute<T>;
   if (dry_run()) return;
-  const Load<T> load_x{x.data<T>()};
+  if (x.device().kind == Device::cuda)
+    convolve_cuda(s, x.data<T>(), packed.data<C>(), false, store);
+  else
+    convolve_cpu(s, Load<T>{x.data<T>()}, packed.data<C>(), store);
+}
+
+struct Slope {   // the gradient before the gelu
+  template <class C> HD C operator()(C pre, C dy) const { return dy * gelu_slope(pre); }
+};
+
+// The way back on one device. The CPU goes through the gelu while it fills its tiles; CUDA reads dy twice, so it does that once before.
+template <class T, class S>
+void gradients(const Sizes& s, Wanted wanted, const Tensor& dy, const Tensor& pre, const Tensor& x, const Tensor& packed, const S& store_dx,
+               const Tensor& partial) {
+  using C = Compute<T>;
+  if (dry_run()) return;
   C* sums = partial.data<C>();
-  if (x.device().kind == Device::cpu)
-    return backward_cpu(s, wanted, load_dy, load_x, packed.data<C>(), store_dx, sums);
-  if (wanted.dx) convolve_cuda(s, load_dy, packed.data<C>(), true, store_dx);
-  if (wanted.sums) sums_cuda(s, load_dy, load_x, sums);
+  if (x.device().kind == Device::cpu) {
+    const Load<T> load_x{x.data<T>()};
+    if (pre) backward_cpu(s, wanted, LoadThroughGelu<T>{dy.data<T>(), pre.data<T>()}, load_x, packed.data<C>(), store_dx, sums);
+    else backward_cpu(s, wanted, Load<T>{dy.data<T>()}, load_x, packed.data<C>(), store_dx, sums);
+    return;
+  }
+  const Tensor before = pre ? Tensor::like(dy) : dy;
+  if (pre) map_values(dy.device(), dy.size(), before.data<T>(), false, Slope{}, pre.data<T>(), dy.data<T>());
+  if (wanted.dx) convolve_cuda(s, before.data<T>(), packed.data<C>(), true, store_dx);
+  if (wanted.sums) sums_cuda(s, before.data<T>(), x.data<T>(), sums);
+}
+
+// Partial sums of the gradients: of every group on the CPU, of all on CUDA, where many threads add them first.
+template <class C> Tensor gathered(const Tensor& partial) {
+  if (partial.device().kind == Device::cpu && !dry_run()) return partial;
+  const Tensor total = Tensor::empty({1, partial.dim(1)}, partial.dtype(), partial.device());
+  count_kernel({partial}, {total});
+  sum_chunks<C>(partial, total);
+  return total;
 }
 
 // The gradients of x, weight and bias. `pre` is what the gelu was taken of, or empty if there was none.
@@ -118,23 +135,20 @@ void backward(const char* op, const Tensor& x, const Tensor& weight, const Tenso
   dispatch(x.dtype(), [&]<class T>() {
     using C = Compute<T>;
     const Tensor packed = pack<C>(s, weight, bias);
-    const int64_t groups = device.kind == Device::cuda || dry_run() ? gradient_groups_cuda(s) : gradient_groups_cpu(s);
+    const int64_t groups = device.kind == Device::cuda || dry_run() ? gradient_groups_cuda<T>(s) : gradient_groups_cpu(s);
     const Tensor partial = Tensor::empty({groups, s.packed_size()}, dtype_of<C>, device);
-    if (wanted.dx) count_kernel({dy, pre, packed}, {dx}, s.macs(), Units::vector);
-    if (wanted.sums) count_kernel({dy, pre, x}, {partial}, s.macs(), Units::vector);
+    if (pre) count_kernel({dy, pre}, {dy});   // the way through the gelu
+    if (wanted.dx) count_kernel({dy, packed}, {dx}, s.macs(), Units::vector);
+    if (wanted.sums) count_kernel({dy, x}, {partial}, s.macs(), Units::vector);
     T* to = wanted.dx ? dx.grad.data<T>() : nullptr;
-    const auto run = [&](const auto& load_dy) {
-      if (dx.beta != 0)
-        gradients<T>(s, wanted, load_dy, x, packed, StoreSum<T>{to}, partial);
-      else
-        gradients<T>(s, wanted, load_dy, x, packed, Store<T>{to}, partial);
-    };
-    if (pre)
-      run(LoadThroughGelu<T>{dy.data<T>(), pre.data<T>()});
+    if (dx.beta != 0)
+      gradients<T>(s, wanted, dy, pre, x, packed, StoreSum<T>{to}, partial);
     else
-      run(Load<T>{dy.data<T>()});
-    add_groups<C>(s, partial, 0, s.taps(), weight);
-    add_groups<C>(s, partial, s.taps(), 1, bias);
+      gradients<T>(s, wanted, dy, pre, x, packed, Store<T>{to}, partial);
+    if (!wanted.sums) return;
+    const Tensor sums = gathered<C>(partial);
+    add_groups<C>(s, sums, 0, s.taps(), weight);
+    add_groups<C>(s, sums, s.taps(), 1, bias);
   });
 }
 
@@ -147,7 +161,7 @@ Tensor depthwise_conv(const Tensor& x, const Tensor& weight, const Tensor& bias)
   count_kernel({x, weight, bias}, {y}, s.macs(), Units::vector);
   dispatch(x.dtype(), [&]<class T>() {
     using C = Compute<T>;
-    convolve<C>(x.device(), s, Load<T>{x.data<T>()}, pack<C>(s, weight, bias), Store<T>{y.data<T>()});
+    convolve<T>(s, x, pack<C>(s, weight, bias), Store<T>{y.data<T>()});
   });
   record("depthwise_conv", y, {x, weight, bias}, [x, weight, bias](const Tensor& dy) {
     backward("depthwise_conv", x, weight, bias, {}, dy);
@@ -165,11 +179,10 @@ Tensor depthwise_conv_gelu(const Tensor& x, const Tensor& weight, const Tensor& 
   dispatch(x.dtype(), [&]<class T>() {
     using C = Compute<T>;
     const Tensor packed = pack<C>(s, weight, bias);
-    const Load<T> load{x.data<T>()};
     if (keep)
-      convolve<C>(x.device(), s, load, packed, StoreGeluAndPre<T>{y.data<T>(), pre.data<T>()});
+      convolve<T>(s, x, packed, StoreGeluAndPre<T>{y.data<T>(), pre.data<T>()});
     else
-      convolve<C>(x.device(), s, load, packed, StoreGelu<T>{y.data<T>()});
+      convolve<T>(s, x, packed, StoreGelu<T>{y.data<T>()});
   });
   record("depthwise_conv_gelu", y, {x, weight, bias}, [x, weight, bias, pre](const Tensor& dy) {
     backward("depthwise_conv_gelu", x, weight, bias, pre, dy);

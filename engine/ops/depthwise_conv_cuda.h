@@ -1,9 +1,11 @@
-// depthwise_conv_cuda.h: depthwise convolution on CUDA, a block for 7 x 7 outputs of 32 channels, one a lane.
+// depthwise_conv_cuda.h: depthwise convolution on CUDA: strips for 7 x 7, and for all other kernels and for f64 what is here, a block for
+// 7 x 7 outputs of 32 channels, one a lane.
 #pragma once
 #include <algorithm>
 
 #include "engine/kernel.h"
 #include "engine/ops/depthwise_conv.h"
+#include "engine/ops/depthwise_conv_strips.h"
 
 namespace depthwise {
 
@@ -59,12 +61,18 @@ template <class C, class L, class S> KERNEL convolve_kernel(Sizes s, L load, con
     if (at.column + k < s.width) store(s.index(at.image, row, at.column + k, channel), sum[k]);
 }
 
-template <class C, class L, class S>
-void convolve_cuda(const Sizes& s, const L& load, const C* packed, bool flip, const S& store) {
+// Whether the strips take it.
+template <class T> constexpr bool can_strip = sizeof(T) <= 4;
+template <class T> bool strips(const Sizes& s) { return can_strip<T> && s.kernel == 7; }
+
+template <class T, class S> void convolve_cuda(const Sizes& s, const T* x, const Compute<T>* packed, bool flip, const S& store) {
+  using C = Compute<T>;
+  if constexpr (can_strip<T>)
+    if (strips<T>(s)) return strips_convolve<7>(s, x, packed, flip, store);
   const int side = span + 2 * s.pad();
   const size_t shared = size_t(side * side + s.taps()) * lanes * sizeof(C);
   const dim3 grid(unsigned(Square::count(s)), unsigned((s.channels + lanes - 1) / lanes));
-  launch({grid, dim3(lanes, span), shared}, convolve_kernel<C, L, S>, s, load, packed, flip, store);
+  launch({grid, dim3(lanes, span), shared}, convolve_kernel<C, Load<T>, S>, s, Load<T>{x}, packed, flip, store);
 }
 
 // Grid [groups, channel groups], block [lanes, 8]: the block walks through its squares in order and each thread keeps
@@ -98,15 +106,19 @@ template <class C, class L, class X> KERNEL sums_kernel(Sizes s, L load_dy, X lo
 }
 
 // A few blocks for every multiprocessor, but at least four squares for each, because its sums are as large as a square.
-inline int64_t gradient_groups_cuda(const Sizes& s) {
+template <class T> int64_t gradient_groups_cuda(const Sizes& s) {
+  if (strips<T>(s)) return strips_groups(s);
   return std::max<int64_t>(1, std::min(2048 / s.blocks(), Square::count(s) / 4));
 }
 
-template <class C, class L, class X> void sums_cuda(const Sizes& s, const L& load_dy, const X& load_x, C* partial) {
+template <class T> void sums_cuda(const Sizes& s, const T* dy, const T* x, Compute<T>* partial) {
+  using C = Compute<T>;
+  if constexpr (can_strip<T>)
+    if (strips<T>(s)) return strips_sums<7>(s, dy, x, partial);
   const int side = span + 2 * s.pad();
   const size_t shared = size_t(side * side + span * span + s.taps() + 1) * lanes * sizeof(C);
-  const dim3 grid(unsigned(gradient_groups_cuda(s)), unsigned((s.channels + lanes - 1) / lanes));
-  launch({grid, dim3(lanes, 8), shared}, sums_kernel<C, L, X>, s, load_dy, load_x, partial);
+  const dim3 grid(unsigned(gradient_groups_cuda<T>(s)), unsigned((s.channels + lanes - 1) / lanes));
+  launch({grid, dim3(lanes, 8), shared}, sums_kernel<C, Load<T>, Load<T>>, s, Load<T>{dy}, Load<T>{x}, partial);
 }
 
 }  // namespace depthwise

@@ -6,20 +6,12 @@
 
 namespace {
 
-template <class T> struct Forward {
-  const T* x;
-  T* y;
-  HD void operator()(int64_t i) const { y[i] = T(gelu_value(Compute<T>(x[i]))); }
+struct Forward {
+  template <class C> HD C operator()(C x) const { return gelu_value(x); }
 };
 
-template <class T> struct Backward {
-  const T *x, *dy;
-  T* dx;
-  bool add;
-  HD void operator()(int64_t i) const {
-    const Compute<T> g = Compute<T>(dy[i]) * gelu_slope(Compute<T>(x[i]));
-    dx[i] = T((add ? Compute<T>(dx[i]) : Compute<T>(0)) + g);
-  }
+struct Backward {
+  template <class C> HD C operator()(C x, C dy) const { return dy * gelu_slope(x); }
 };
 
 }  // namespace
@@ -28,12 +20,12 @@ Tensor gelu(const Tensor& x) {
   const OpRange range("gelu");
   Tensor y = Tensor::like(x);
   count_kernel({x}, {y});
-  dispatch(x.dtype(), [&]<class T>() { map(x.device(), x.size(), Forward<T>{x.data<T>(), y.data<T>()}); });
+  dispatch(x.dtype(), [&]<class T>() { map_values(x.device(), x.size(), y.data<T>(), false, Forward{}, x.data<T>()); });
   record("gelu", y, {x}, [x](const Tensor& dy) {
     auto target = into(x);
     count_kernel({x, dy}, {target});
     dispatch(x.dtype(), [&]<class T>() {
-      map(x.device(), x.size(), Backward<T>{x.data<T>(), dy.data<T>(), target.grad.data<T>(), target.beta != 0});
+      map_values(x.device(), x.size(), target.grad.data<T>(), target.beta != 0, Backward{}, x.data<T>(), dy.data<T>());
     });
   });
   return y;

@@ -24,10 +24,10 @@ template <class T> struct Forward {
   Length<Compute<T>> length;
   template <class Team> HD void operator()(int64_t row, const Team& team) const {
     using C = Compute<T>;
-    const int64_t at = row * columns;
-    const C squares = team.template sum<C>(columns, [&](int64_t j) { return C(x[at + j]) * C(x[at + j]); });
+    const auto in = team.read(x + row * columns, columns);
+    const C squares = team.template sum<C>(columns, [&](auto j) { return in[j] * in[j]; });
     const C inverse = C(1) / length.of(squares);
-    team.each(columns, [&](int64_t j) { y[at + j] = T(C(x[at + j]) * inverse); });
+    team.write(y + row * columns, columns, [&](auto j) { return in[j] * inverse; });
   }
 };
 
@@ -39,14 +39,13 @@ template <class T> struct Backward {   // dx = (dy - y <y, dy>) / r; only dy / r
   Length<Compute<T>> length;
   template <class Team> HD void operator()(int64_t row, const Team& team) const {
     using C = Compute<T>;
-    const int64_t at = row * columns;
-    const C squares = team.template sum<C>(columns, [&](int64_t j) { return C(x[at + j]) * C(x[at + j]); });
-    const C along = team.template sum<C>(columns, [&](int64_t j) { return C(x[at + j]) * C(dy[at + j]); });
+    const auto in = team.read(x + row * columns, columns);
+    const auto g = team.read(dy + row * columns, columns);
+    const C squares = team.template sum<C>(columns, [&](auto j) { return in[j] * in[j]; });
+    const C along = team.template sum<C>(columns, [&](auto j) { return in[j] * g[j]; });
     const C inverse = C(1) / length.of(squares);
     const C back = length.moves(squares) ? along * inverse * inverse : C(0);
-    team.each(columns, [&](int64_t j) {
-      dx[at + j] = T((add ? C(dx[at + j]) : C(0)) + (C(dy[at + j]) - C(x[at + j]) * back) * inverse);
-    });
+    team.update(dx + row * columns, columns, add, [&](auto j) { return (g[j] - in[j] * back) * inverse; });
   }
 };
 
@@ -58,13 +57,13 @@ Tensor l2_normalize(const Tensor& x, double eps, bool eps_inside) {
   count_kernel({x}, {y});
   const int64_t columns = x.dim(-1);
   dispatch(x.dtype(), [&]<class T>() {
-    map_rows(x.device(), x.rows(), Forward<T>{x.data<T>(), y.data<T>(), columns, {Compute<T>(eps), eps_inside}});
+    map_rows<T>(x.device(), x.rows(), columns, Forward<T>{x.data<T>(), y.data<T>(), columns, {Compute<T>(eps), eps_inside}});
   });
   record("l2_normalize", y, {x}, [x, columns, eps, eps_inside](const Tensor& dy) {
     auto target = into(x);
     count_kernel({x, dy}, {target});
     dispatch(dy.dtype(), [&]<class T>() {
-      map_rows(dy.device(), dy.rows(), Backward<T>{x.data<T>(), dy.data<T>(), target.grad.data<T>(), target.beta != 0, columns,
+      map_rows<T>(dy.device(), dy.rows(), columns, Backward<T>{x.data<T>(), dy.data<T>(), target.grad.data<T>(), target.beta != 0, columns,
                                                    {Compute<T>(eps), eps_inside}});
     });
   });

@@ -9,16 +9,18 @@ template <class T> struct Activate {   // h += b; y = gelu(h)
   T *h, *y;
   int64_t columns;
   template <class Team> HD void operator()(int64_t row, const Team& team) const {
-    const int64_t at = row * columns;
-    if (bias) team.each(columns, [&](int64_t j) { h[at + j] = T(Compute<T>(h[at + j]) + bias[j]); });
-    team.each(columns, [&](int64_t j) { y[at + j] = T(gelu_value(Compute<T>(h[at + j]))); });
+    T *pre = h + row * columns, *out = y + row * columns;
+    if (bias) {
+      const auto b = team.read(bias, columns);
+      team.update(pre, columns, true, [&](auto j) { return b[j]; });
+    }
+    const auto in = team.read(pre, columns);
+    team.write(out, columns, [&](auto j) { return gelu_value(in[j]); });
   }
 };
 
-template <class T> struct Slope {   // dh = dy * gelu'(h)
-  const T *h, *dy;
-  T* dh;
-  HD void operator()(int64_t i) const { dh[i] = T(Compute<T>(dy[i]) * gelu_slope(Compute<T>(h[i]))); }
+struct Slope {   // dh = dy * gelu'(h)
+  template <class C> HD C operator()(C h, C dy) const { return dy * gelu_slope(h); }
 };
 
 }  // namespace
@@ -45,7 +47,7 @@ Tensor linear_gelu(const Tensor& x, const Tensor& weight, const Tensor& bias, co
     count_kernel({part}, {y.slice(begin, r)});
     dispatch(x.dtype(), [&]<class T>() {
       const Compute<T>* add = b ? b.data<Compute<T>>() : nullptr;
-      map_rows(x.device(), r, Activate<T>{add, part.data<T>(), y.slice(begin, r).data<T>(), out});
+      map_cells<T>(x.device(), r, out, Activate<T>{add, part.data<T>(), y.slice(begin, r).data<T>(), out});
     });
   }
   y = y.view(linear_rows::with_last(x.shape(), out));
@@ -57,7 +59,7 @@ Tensor linear_gelu(const Tensor& x, const Tensor& weight, const Tensor& bias, co
       const Tensor dh = scratch.slice(0, r);
       count_kernel({dh, dh}, {dh});   // h and dy are as large
       dispatch(dy.dtype(), [&]<class T>() {
-        map(dy.device(), r * out, Slope<T>{h.slice(begin, r).data<T>(), dy2.slice(begin, r).data<T>(), dh.data<T>()});
+        map_values(dy.device(), r * out, dh.data<T>(), false, Slope{}, h.slice(begin, r).data<T>(), dy2.slice(begin, r).data<T>());
       });
       linear_rows::backward_block(dh, x2, begin, dx, w, weight, bias, factor);
     }

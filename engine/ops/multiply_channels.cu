@@ -11,8 +11,9 @@ template <class T> struct Forward {
   T* y;
   int64_t columns;
   template <class Team> HD void operator()(int64_t row, const Team& team) const {
-    const int64_t at = row * columns;
-    team.each(columns, [&](int64_t j) { y[at + j] = T(Compute<T>(x[at + j]) * w[j]); });
+    const auto in = team.read(x + row * columns, columns);
+    const auto weight = team.read(w, columns);
+    team.write(y + row * columns, columns, [&](auto j) { return in[j] * weight[j]; });
   }
 };
 
@@ -22,11 +23,13 @@ template <class T> struct Backward {   // dx = dy * w, dw = column sums of dy * 
   T* dx;   // null if x wants no gradient
   bool add;
   int64_t columns;
-  template <class Team> HD void operator()(int64_t row, const Team& team, const ColumnSums<Compute<T>>& sums) const {
-    const int64_t at = row * columns;
-    team.each(columns, [&](int64_t j) { sums.add(0, j, Compute<T>(dy[at + j]) * Compute<T>(x[at + j])); });
+  template <class Team, class Sums> HD void operator()(int64_t row, const Team& team, Sums& sums) const {
+    const auto in = team.read(x + row * columns, columns);
+    const auto g = team.read(dy + row * columns, columns);
+    team.each(columns, [&](auto j) { sums.add(0, j, g[j] * in[j]); });
     if (!dx) return;
-    team.each(columns, [&](int64_t j) { dx[at + j] = T((add ? Compute<T>(dx[at + j]) : Compute<T>(0)) + Compute<T>(dy[at + j]) * w[j]); });
+    const auto weight = team.read(w, columns);
+    team.update(dx + row * columns, columns, add, [&](auto j) { return g[j] * weight[j]; });
   }
 };
 
@@ -40,7 +43,7 @@ Tensor multiply_channels(const Tensor& x, const Tensor& weight) {
   const Tensor w = computed(weight, x.dtype());
   count_kernel({x, w}, {y});
   dispatch(x.dtype(), [&]<class T>() {
-    map_rows(x.device(), x.rows(), Forward<T>{x.data<T>(), w.data<Compute<T>>(), y.data<T>(), columns});
+    map_cells<T>(x.device(), x.rows(), columns, Forward<T>{x.data<T>(), w.data<Compute<T>>(), y.data<T>(), columns});
   });
   record("multiply_channels", y, {x, weight}, [x, w, weight, columns](const Tensor& dy) {
     const Into target = x.wants_grad() ? into(x) : Into{Tensor(), 0};
@@ -48,7 +51,7 @@ Tensor multiply_channels(const Tensor& x, const Tensor& weight) {
     dispatch(dy.dtype(), [&]<class T>() {
       const Backward<T> f{x.data<T>(), dy.data<T>(), w.data<Compute<T>>(), target.grad ? target.grad.data<T>() : nullptr,
                           target.beta != 0, columns};
-      add_sums<Compute<T>>(map_rows_reduce<Compute<T>>(dy.device(), dy.rows(), columns, 1, f), 0, weight);
+      add_sums<Compute<T>>(map_cells_reduce<T, 1>(dy.device(), dy.rows(), columns, f), 0, weight);
     });
   });
   return y;

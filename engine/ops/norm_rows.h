@@ -18,23 +18,20 @@ template <class C> struct NormKind {
   C eps;
 
   template <class Team, class X> HD RowStatistics<C> statistics(const Team& team, int64_t n, X&& x) const {
-    const C mean = steps.centers ? team.template sum<C>(n, [&](int64_t j) { return x(j); }) / C(n) : C(0);
+    const C mean = steps.centers ? team.template sum<C>(n, [&](auto j) { return x(j); }) / C(n) : C(0);
     if (!steps.divides) return {mean, C(n) / C(n - 1)};
-    const C second = team.template sum<C>(n, [&](int64_t j) { return (x(j) - mean) * (x(j) - mean); }) / C(n);
+    const C second = team.template sum<C>(n, [&](auto j) { return (x(j) - mean) * (x(j) - mean); }) / C(n);
     return {mean, C(1) / C(sqrt(second + eps))};
   }
 
   // dx_j = scale (h_j - mean(h) - x^_j mean(h x^)) with h = w dy and x^ = (x - mean) scale: the middle term for a norm that centres,
-  // the last for one that divides.
-  template <class Team, class X, class H, class Out>
-  HD void backward(const Team& team, int64_t n, RowStatistics<C> s, X&& x, H&& h, Out&& out) const {
-    const C mean_h = steps.centers ? team.template sum<C>(n, [&](int64_t j) { return h(j); }) / C(n) : C(0);
-    if (!steps.divides) {
-      team.each(n, [&](int64_t j) { out(j, s.scale * (h(j) - mean_h)); });
-      return;
-    }
-    const C along = team.template sum<C>(n, [&](int64_t j) { return h(j) * (x(j) - s.mean); }) * s.scale / C(n);
-    team.each(n, [&](int64_t j) { out(j, s.scale * (h(j) - mean_h - (x(j) - s.mean) * s.scale * along)); });
+  // the last for one that divides. store(dx) is called once, with the function of j that gives dx_j.
+  template <class Team, class X, class H, class Store>
+  HD void backward(const Team& team, int64_t n, RowStatistics<C> s, X&& x, H&& h, Store&& store) const {
+    const C mean_h = steps.centers ? team.template sum<C>(n, [&](auto j) { return h(j); }) / C(n) : C(0);
+    if (!steps.divides) return store([&](auto j) { return s.scale * (h(j) - mean_h); });
+    const C along = team.template sum<C>(n, [&](auto j) { return h(j) * (x(j) - s.mean); }) * s.scale / C(n);
+    store([&](auto j) { return s.scale * (h(j) - mean_h - (x(j) - s.mean) * s.scale * along); });
   }
 };
 
@@ -59,10 +56,10 @@ template <class T> struct NormForward {
   NormKind<Compute<T>> kind;
   template <class Team> HD void operator()(int64_t row, const Team& team) const {
     using C = Compute<T>;
-    const T* in = x + row * columns;
-    T* out = y + row * columns;
-    const auto s = kind.statistics(team, columns, [&](int64_t j) { return C(in[j]); });
-    team.each(columns, [&](int64_t j) { out[j] = T((C(in[j]) - s.mean) * s.scale * w[j] + b[j]); });
+    const auto in = team.read(x + row * columns, columns);
+    const RowStatistics<C> s = kind.statistics(team, columns, [&](auto j) { return in[j]; });
+    const auto gain = team.read(w, columns), shift = team.read(b, columns);
+    team.write(y + row * columns, columns, [&](auto j) { return (in[j] - s.mean) * s.scale * gain[j] + shift[j]; });
   }
 };
 
@@ -73,22 +70,18 @@ template <class T> struct NormBackward {
   bool add;
   int64_t columns;
   NormKind<Compute<T>> kind;
-  template <class Team> HD void operator()(int64_t row, const Team& team, const ColumnSums<Compute<T>>& sums) const {
+  template <class Team, class Sums> HD void operator()(int64_t row, const Team& team, Sums& sums) const {
     using C = Compute<T>;
-    const T *in = x + row * columns, *g = dy + row * columns;
-    const auto s = kind.statistics(team, columns, [&](int64_t j) { return C(in[j]); });
-    team.each(columns, [&](int64_t j) {
-      sums.add(0, j, C(g[j]) * (C(in[j]) - s.mean) * s.scale);   // dw
-      sums.add(1, j, C(g[j]));                                   // db
+    const auto in = team.read(x + row * columns, columns), g = team.read(dy + row * columns, columns);
+    const RowStatistics<C> s = kind.statistics(team, columns, [&](auto j) { return in[j]; });
+    team.each(columns, [&](auto j) {
+      sums.add(0, j, g[j] * (in[j] - s.mean) * s.scale);   // dw
+      sums.add(1, j, g[j]);                                // db
     });
     if (!dx) return;
-    T* out = dx + row * columns;
-    const bool keep_old = add;
-    kind.backward(team, columns, s, [&](int64_t j) { return C(in[j]); }, [&](int64_t j) { return C(g[j]) * w[j]; },
-                  [&](int64_t j, C v) {
-                    const C old = out[j];
-                    out[j] = T((keep_old ? old : C(0)) + v);
-                  });
+    const auto gain = team.read(w, columns);
+    kind.backward(team, columns, s, [&](auto j) { return in[j]; }, [&](auto j) { return g[j] * gain[j]; },
+                  [&](auto&& slope) { team.update(dx + row * columns, columns, add, slope); });
   }
 };
 
@@ -101,7 +94,7 @@ inline Tensor row_norm(const char* op, const Tensor& x, const Tensor& weight, co
   count_kernel({x, w, b}, {y});
   dispatch(x.dtype(), [&]<class T>() {
     using C = Compute<T>;
-    map_rows(x.device(), x.rows(), NormForward<T>{x.data<T>(), w.data<C>(), b.data<C>(), y.data<T>(), columns, {steps, C(eps)}});
+    map_rows<T>(x.device(), x.rows(), columns, NormForward<T>{x.data<T>(), w.data<C>(), b.data<C>(), y.data<T>(), columns, {steps, C(eps)}});
   });
   record(op, y, {x, weight, bias}, [=](const Tensor& dy) {
     const Into target = x.wants_grad() ? into(x) : Into{Tensor(), 0};
@@ -110,7 +103,7 @@ inline Tensor row_norm(const char* op, const Tensor& x, const Tensor& weight, co
       using C = Compute<T>;
       const NormBackward<T> f{x.data<T>(), dy.data<T>(), w.data<C>(), target.grad ? target.grad.data<T>() : nullptr, target.beta != 0,
                               columns, {steps, C(eps)}};
-      const Tensor sums = map_rows_reduce<C>(x.device(), x.rows(), columns, 2, f);
+      const Tensor sums = map_rows_reduce<T, 2>(x.device(), x.rows(), columns, f);
       add_sums<C>(sums, 0, weight);
       add_sums<C>(sums, 1, bias);
     });

@@ -45,24 +45,29 @@ template <class T> struct Pixels {
     return pixel * plan->factor[c] + plan->offset[c];
   }
   HD float value(int64_t b, int64_t y, int64_t x, int64_t c) const { return finished(b, y, x, c, raw(b, y, x, c)); }
-  HD void operator()(int64_t i) const {   // i counts the pixels of the chosen images, channels last
-    const int64_t c = i % channels, x = i / channels % width, y = i / (channels * width) % height, local = i / (channels * width * height);
-    const int64_t b = first + local, partner = batch - 1 - b;
+  HD float mixed(int64_t b, int64_t y, int64_t x, int64_t c) const {
+    const int64_t partner = batch - 1 - b;
     const int32_t mix = plan->mix, *cut = plan->cut;
     const float lambda = plan->lambda;
     const bool of_partner = mix == PixelPlan::cutmix && inside(y, x, cut[0], cut[1], cut[2], cut[3]);
-    float v;
     if (plan->mix_first) {
       // In f64 products and sum are exact, so that a fused sum rounds alike; timm's f32 may round a tie to the other side.
       const double share = lambda;
       const float pixel = mix == PixelPlan::mixup ? float(rint(share * raw(b, y, x, c) + (1 - share) * raw(partner, y, x, c)))
                                                   : raw(of_partner ? partner : b, y, x, c);
-      v = finished(b, y, x, c, pixel);
-    } else if (mix == PixelPlan::mixup) v = lambda * value(b, y, x, c) + (1 - lambda) * value(partner, y, x, c);
-    else if (of_partner) v = value(partner, y, x, c);
-    else v = value(b, y, x, c);
-    const int64_t token = (local * (height / patch) + y / patch) * (width / patch) + x / patch;
-    rows[token * channels * patch * patch + (c * patch + y % patch) * patch + x % patch] = T(v);
+      return finished(b, y, x, c, pixel);
+    }
+    if (mix == PixelPlan::mixup) return lambda * value(b, y, x, c) + (1 - lambda) * value(partner, y, x, c);
+    return value(of_partner ? partner : b, y, x, c);
+  }
+  template <class Team> HD void operator()(int64_t token, const Team& team) const {
+    const int64_t across = width / patch, down = height / patch, columns = channels * patch * patch;
+    const int64_t b = first + token / (across * down), top = token / across % down * patch, left = token % across * patch;
+    const uint32_t side = uint32_t(patch);   // 32 bits divide in a fraction of the time
+    team.write(rows + token * columns, columns, [&](int64_t j) {
+      const uint32_t line = uint32_t(j) / side;   // c * patch + the line of the patch
+      return Compute<T>(mixed(b, top + line % side, left + uint32_t(j) % side, line / side));
+    });
   }
 };
 
@@ -107,8 +112,8 @@ Tensor patchify_pixels(const Tensor& images, const Tensor& staged_plan, int patc
   const auto* plan = reinterpret_cast<const StagedPlan*>(staged_plan.raw());
   count_kernel({2 * count * height * width * channels}, {rows});   // a mixed batch: each image and its partner
   dispatch(dtype, [&]<class T>() {
-    map(images.device(), count * height * width * channels,
-        Pixels<T>{images.data<uint8_t>(), plan, rows.data<T>(), batch, channels, height, width, patch, first});
+    map_rows<T>(images.device(), rows.rows(), rows.dim(-1),
+                Pixels<T>{images.data<uint8_t>(), plan, rows.data<T>(), batch, channels, height, width, patch, first});
   });
   return rows;
 }

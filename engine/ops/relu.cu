@@ -5,23 +5,12 @@
 
 namespace {
 
-template <class T> struct Forward {
-  const T* x;
-  T* y;
-  HD void operator()(int64_t i) const {
-    const Compute<T> v = x[i];
-    y[i] = T(v < 0 ? Compute<T>(0) : v);
-  }
+struct Forward {
+  template <class C> HD C operator()(C x) const { return x < 0 ? C(0) : x; }
 };
 
-template <class T> struct Backward {   // dx = dy where x > 0
-  const T *x, *dy;
-  T* dx;
-  bool add;
-  HD void operator()(int64_t i) const {
-    const Compute<T> g = Compute<T>(x[i]) > 0 ? Compute<T>(dy[i]) : Compute<T>(0);
-    dx[i] = T((add ? Compute<T>(dx[i]) : Compute<T>(0)) + g);
-  }
+struct Backward {   // dx = dy where x > 0
+  template <class C> HD C operator()(C x, C dy) const { return x > 0 ? dy : C(0); }
 };
 
 }  // namespace
@@ -30,12 +19,12 @@ Tensor relu(const Tensor& x) {
   const OpRange range("relu");
   Tensor y = Tensor::like(x);
   count_kernel({x}, {y});
-  dispatch(x.dtype(), [&]<class T>() { map(x.device(), x.size(), Forward<T>{x.data<T>(), y.data<T>()}); });
+  dispatch(x.dtype(), [&]<class T>() { map_values(x.device(), x.size(), y.data<T>(), false, Forward{}, x.data<T>()); });
   record("relu", y, {x}, [x](const Tensor& dy) {
     auto target = into(x);
     count_kernel({x, dy}, {target});
     dispatch(x.dtype(), [&]<class T>() {
-      map(x.device(), x.size(), Backward<T>{x.data<T>(), dy.data<T>(), target.grad.data<T>(), target.beta != 0});
+      map_values(x.device(), x.size(), target.grad.data<T>(), target.beta != 0, Backward{}, x.data<T>(), dy.data<T>());
     });
   });
   return y;

@@ -16,12 +16,16 @@ template <class T> struct Forward {
   DropFactor keep;
   template <class Team> HD void operator()(int64_t row, const Team& team) const {
     using C = Compute<T>;
-    const int64_t at = row * columns;
     const C k = keep(row), s = skip;
-    if (alpha)
-      team.each(columns, [&](int64_t j) { y[at + j] = T(s * C(x[at + j]) + k * alpha[j] * C(f[at + j])); });
-    else
-      team.each(columns, [&](int64_t j) { y[at + j] = T(s * C(x[at + j]) + k * C(f[at + j])); });
+    T* to = y + row * columns;
+    const auto in = team.read(x + row * columns, columns);
+    const auto branch = team.read(f + row * columns, columns);
+    if (alpha) {
+      const auto a = team.read(alpha, columns);
+      team.write(to, columns, [&](auto j) { return s * in[j] + k * a[j] * branch[j]; });
+    } else {
+      team.write(to, columns, [&](auto j) { return s * in[j] + k * branch[j]; });
+    }
   }
 };
 
@@ -32,27 +36,28 @@ template <class T, bool weighted> struct Backward {   // df = k alpha dy, dalpha
   bool add;
   int64_t columns;
   DropFactor keep;
-  template <class Team> HD void operator()(int64_t row, const Team& team, const ColumnSums<Compute<T>>& sums) const {
+  template <class Team, class Sums> HD void operator()(int64_t row, const Team& team, Sums& sums) const {
     using C = Compute<T>;
-    const T *fr = f + row * columns, *g = dy + row * columns;
-    const C* a = alpha;
-    T* to = df + row * columns;
     const C k = keep(row);
-    const bool keep_old = add;
-    team.each(columns, [&](int64_t j) {
-      const C kg = k * C(g[j]), old = to[j];
-      if constexpr (weighted) sums.add(0, j, kg * C(fr[j]));
-      to[j] = T((keep_old ? old : C(0)) + (weighted ? a[j] * kg : kg));
-    });
+    T* to = df + row * columns;
+    const auto g = team.read(dy + row * columns, columns);
+    if constexpr (weighted) {
+      const auto branch = team.read(f + row * columns, columns);
+      const auto a = team.read(alpha, columns);
+      team.update(to, columns, add, [&](auto j) {
+        const C kg = k * g[j];
+        sums.add(0, j, kg * branch[j]);
+        return a[j] * kg;
+      });
+    } else {
+      team.update(to, columns, add, [&](auto j) { return k * g[j]; });
+    }
   }
 };
 
-template <class T> struct AddScaled {   // dx = skip dy
-  const T* dy;
-  T* dx;
-  Compute<T> factor;
-  bool add;
-  HD void operator()(int64_t i) const { dx[i] = T((add ? Compute<T>(dx[i]) : Compute<T>(0)) + factor * Compute<T>(dy[i])); }
+template <class C> struct Scaled {   // dx = skip dy
+  C factor;
+  HD C operator()(C dy) const { return factor * dy; }
 };
 
 template <class C> struct Spread {   // one number for every channel
@@ -101,7 +106,7 @@ Tensor residual(const Tensor& x, const Tensor& f, const Tensor& alpha, const Dro
   const DropFactor keep = drop_factor(drop, x);
   dispatch(x.dtype(), [&]<class T>() {
     using C = Compute<T>;
-    map_rows(x.device(), x.rows(), Forward<T>{x.data<T>(), f.data<T>(), a ? a.data<C>() : nullptr, y.data<T>(), columns, C(skip), keep});
+    map_cells<T>(x.device(), x.rows(), columns, Forward<T>{x.data<T>(), f.data<T>(), a ? a.data<C>() : nullptr, y.data<T>(), columns, C(skip), keep});
   });
   record("residual", y, {x, f, alpha}, [=](const Tensor& dy) {
     const Into target = f.wants_grad() ? into(f) : Into{Tensor::like(f), 0};   // scratch where nobody wants it
@@ -111,7 +116,7 @@ Tensor residual(const Tensor& x, const Tensor& f, const Tensor& alpha, const Dro
       const auto run = [&]<bool weighted>() {
         const Backward<T, weighted> back{f.data<T>(), dy.data<T>(), weighted ? a.data<C>() : nullptr, target.grad.data<T>(),
                                          target.beta != 0, columns, keep};
-        return map_rows_reduce<C>(dy.device(), dy.rows(), columns, 1, back);
+        return map_cells_reduce<T, 1>(dy.device(), dy.rows(), columns, back);
       };
       if (a && alpha.wants_grad()) add_alpha_gradient<C>(run.template operator()<true>(), alpha);
       else if (a) run.template operator()<true>();
@@ -121,7 +126,9 @@ Tensor residual(const Tensor& x, const Tensor& f, const Tensor& alpha, const Dro
     if (skip == 1) return pass_on(dy, x);
     auto [dx, beta] = into(x);
     count_kernel({dy}, {Into{dx, beta}});
-    dispatch(dy.dtype(), [&]<class T>() { map(dy.device(), dy.size(), AddScaled<T>{dy.data<T>(), dx.data<T>(), Compute<T>(skip), beta != 0}); });
+    dispatch(dy.dtype(), [&]<class T>() { 
+      map_values(dy.device(), dy.size(), dx.data<T>(), beta != 0, Scaled<Compute<T>>{Compute<T>(skip)}, dy.data<T>());
+    });
   });
   return y;
 }

@@ -17,12 +17,15 @@ template <class T> struct Forward {
     using C = Compute<T>;
     const int64_t at = row * columns;
     const C k = keep(row);
-    if (alpha)
-      team.each(columns, [&](int64_t j) { sum[at + j] = T(C(x[at + j]) + k * alpha[j] * C(f[at + j])); });
-    else
-      team.each(columns, [&](int64_t j) { sum[at + j] = T(C(x[at + j]) + k * C(f[at + j])); });
-    const auto s = kind.statistics(team, columns, [&](int64_t j) { return C(sum[at + j]); });
-    team.each(columns, [&](int64_t j) { out[at + j] = T((C(sum[at + j]) - s.mean) * s.scale * w[j] + b[j]); });
+    const auto in = team.read(x + at, columns), branch = team.read(f + at, columns);
+    const auto total = [&] {
+      if (!alpha) return team.write(sum + at, columns, [&](auto j) { return in[j] + k * branch[j]; });
+      const auto a = team.read(alpha, columns);
+      return team.write(sum + at, columns, [&](auto j) { return in[j] + k * a[j] * branch[j]; });
+    }();
+    const RowStatistics<C> s = kind.statistics(team, columns, [&](auto j) { return total[j]; });
+    const auto gain = team.read(w, columns), shift = team.read(b, columns);
+    team.write(out + at, columns, [&](auto j) { return (total[j] - s.mean) * s.scale * gain[j] + shift[j]; });
   }
 };
 
@@ -36,27 +39,26 @@ template <class T, bool weighted> struct Backward {
   int64_t columns;
   DropFactor keep;
   NormKind<Compute<T>> kind;
-  template <class Team> HD void operator()(int64_t row, const Team& team, const ColumnSums<Compute<T>>& sums) const {
+  template <class Team, class Sums> HD void operator()(int64_t row, const Team& team, Sums& sums) const {
     using C = Compute<T>;
     const int64_t at = row * columns;
-    const T *xr = x + at, *fr = f + at, *g = dnorm + at, *gs = dsum + at;
-    T *to_x = dx + at, *to_f = df + at;
-    const C *a = alpha, *gain = w;
     const C k = keep(row), take = take_sum;
-    const auto branch = [&](int64_t j) { return weighted ? k * a[j] : k; };
-    const auto sum = [&](int64_t j) { return C(xr[j]) + branch(j) * C(fr[j]); };
-    const auto s = kind.statistics(team, columns, sum);
-    team.each(columns, [&](int64_t j) {
-      sums.add(0, j, C(g[j]) * (sum(j) - s.mean) * s.scale);   // dw
-      sums.add(1, j, C(g[j]));                                 // db
+    const auto xr = team.read(x + at, columns), fr = team.read(f + at, columns);
+    const auto g = team.read(dnorm + at, columns), gs = team.read(dsum + at, columns);
+    const auto a = team.read(weighted ? alpha : w, columns), gain = team.read(w, columns);
+    const auto branch = [&](auto j) { return weighted ? k * a[j] : k; };
+    const auto sum = [&](auto j) { return xr[j] + branch(j) * fr[j]; };
+    const RowStatistics<C> s = kind.statistics(team, columns, sum);
+    team.each(columns, [&](auto j) {
+      sums.add(0, j, g[j] * (sum(j) - s.mean) * s.scale);   // dw
+      sums.add(1, j, g[j]);                                 // db
     });
-    const bool keep_x = add_x, keep_f = add_f;
-    kind.backward(team, columns, s, sum, [&](int64_t j) { return C(g[j]) * gain[j]; }, [&](int64_t j, C v) {
-      const C ds = v + take * C(gs[j]), old_f = to_f[j];
-      if constexpr (weighted) sums.add(2, j, k * ds * C(fr[j]));   // dalpha
-      to_f[j] = T((keep_f ? old_f : C(0)) + branch(j) * ds);
-      const C old_x = to_x[j];   // read only now: x and f may be the same tensor
-      to_x[j] = T((keep_x ? old_x : C(0)) + ds);
+    kind.backward(team, columns, s, sum, [&](auto j) { return g[j] * gain[j]; }, [&](auto&& slope) {
+      team.update(df + at, add_f, dx + at, add_x, columns, [&](auto j) {   // f first: x and f may be the same tensor
+        const C ds = slope(j) + take * gs[j];
+        if constexpr (weighted) sums.add(2, j, k * ds * fr[j]);   // dalpha
+        return Two<C>{branch(j) * ds, ds};
+      });
     });
   }
 };
@@ -86,7 +88,7 @@ Sum residual_norm(const Tensor& x, const Tensor& f, const Tensor& alpha, const D
   const DropFactor keep = drop_factor(drop, x);
   dispatch(x.dtype(), [&]<class T>() {
     using C = Compute<T>;
-    map_rows(x.device(), x.rows(),
+    map_rows<T>(x.device(), x.rows(), columns,
              Forward<T>{x.data<T>(), f.data<T>(), a ? a.data<C>() : nullptr, w.data<C>(), b.data<C>(),
                         keep_sum ? sum.data<T>() : out.data<T>(), out.data<T>(), columns, keep, {steps, C(eps)}});
   });
@@ -101,7 +103,7 @@ Sum residual_norm(const Tensor& x, const Tensor& f, const Tensor& alpha, const D
         const Backward<T, weighted> back{x.data<T>(), f.data<T>(), (dsum ? dsum : dnorm).data<T>(), dnorm.data<T>(), C(dsum ? 1 : 0),
                                          weighted ? a.data<C>() : nullptr, w.data<C>(), to_x.grad.data<T>(), to_f.grad.data<T>(),
                                          to_x.beta != 0, to_f.beta != 0, columns, keep, {steps, C(eps)}};
-        return map_rows_reduce<C>(dnorm.device(), dnorm.rows(), columns, weighted ? 3 : 2, back);
+        return map_rows_reduce<T, 3>(dnorm.device(), dnorm.rows(), columns, back);
       };
       const Tensor sums = a ? run.template operator()<true>() : run.template operator()<false>();
       add_sums<C>(sums, 0, weight);

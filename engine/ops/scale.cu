@@ -5,17 +5,14 @@
 
 namespace {
 
-template <class T> struct Scaled {
-  const T* x;
-  T* y;
-  Compute<T> factor;
-  bool add;
-  HD void operator()(int64_t i) const { y[i] = T((add ? Compute<T>(y[i]) : Compute<T>(0)) + factor * Compute<T>(x[i])); }
+template <class C> struct Scaled {
+  C factor;
+  HD C operator()(C x) const { return factor * x; }
 };
 
 void run(const Tensor& x, const Tensor& y, double factor, bool add) {
   dispatch(x.dtype(), [&]<class T>() {
-    map(x.device(), x.size(), Scaled<T>{x.data<T>(), y.data<T>(), Compute<T>(factor), add});
+    map_values(x.device(), x.size(), y.data<T>(), add, Scaled<Compute<T>>{Compute<T>(factor)}, x.data<T>());
   });
 }
 

@@ -12,11 +12,10 @@ template <class T> struct Forward {
   int64_t columns;
   template <class Team> HD void operator()(int64_t row, const Team& team) const {
     using C = Compute<T>;
-    const T* in = x + row * columns;
-    T* out = y + row * columns;
-    const C top = team.template max<C>(columns, [&](int64_t j) { return C(in[j]); });
-    const C sum = team.template sum<C>(columns, [&](int64_t j) { return fast_exp(C(in[j]) - top); });
-    team.each(columns, [&](int64_t j) { out[j] = T(fast_exp(C(in[j]) - top) / sum); });
+    const auto in = team.read(x + row * columns, columns);
+    const C top = team.template max<C>(columns, [&](auto j) { return in[j]; });
+    const C sum = team.template sum<C>(columns, [&](auto j) { return fast_exp(in[j] - top); });
+    team.write(y + row * columns, columns, [&](auto j) { return fast_exp(in[j] - top) / sum; });
   }
 };
 
@@ -27,9 +26,10 @@ template <class T> struct Backward {   // dx = y (dy - <dy, y>)
   int64_t columns;
   template <class Team> HD void operator()(int64_t row, const Team& team) const {
     using C = Compute<T>;
-    const int64_t at = row * columns;
-    const C dot = team.template sum<C>(columns, [&](int64_t j) { return C(y[at + j]) * C(dy[at + j]); });
-    team.each(columns, [&](int64_t j) { dx[at + j] = T((add ? C(dx[at + j]) : C(0)) + C(y[at + j]) * (C(dy[at + j]) - dot)); });
+    const auto p = team.read(y + row * columns, columns);
+    const auto g = team.read(dy + row * columns, columns);
+    const C dot = team.template sum<C>(columns, [&](auto j) { return p[j] * g[j]; });
+    team.update(dx + row * columns, columns, add, [&](auto j) { return p[j] * (g[j] - dot); });
   }
 };
 
@@ -40,12 +40,12 @@ Tensor softmax(const Tensor& x) {
   Tensor y = Tensor::like(x);
   count_kernel({x}, {y});
   const int64_t columns = x.dim(-1);
-  dispatch(x.dtype(), [&]<class T>() { map_rows(x.device(), x.rows(), Forward<T>{x.data<T>(), y.data<T>(), columns}); });
+  dispatch(x.dtype(), [&]<class T>() { map_rows<T>(x.device(), x.rows(), columns, Forward<T>{x.data<T>(), y.data<T>(), columns}); });
   record("softmax", y, {x}, [x, saved = y.detached(), columns](const Tensor& dy) {
     auto target = into(x);
     count_kernel({saved, dy}, {target});
     dispatch(dy.dtype(), [&]<class T>() {
-      map_rows(dy.device(), dy.rows(), Backward<T>{saved.data<T>(), dy.data<T>(), target.grad.data<T>(), target.beta != 0, columns});
+      map_rows<T>(dy.device(), dy.rows(), columns, Backward<T>{saved.data<T>(), dy.data<T>(), target.grad.data<T>(), target.beta != 0, columns});
     });
   });
   return y;

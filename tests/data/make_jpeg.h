@@ -1,5 +1,6 @@
 // make_jpeg.h: JPEGs of every kind that libjpeg writes, for the tests.
 #pragma once
+#include <bit>
 #include <cstdio>
 #include <jpeglib.h>
 
@@ -99,4 +100,46 @@ inline std::vector<JpegSpec> jpeg_kinds() {
     kinds.push_back(apart);
   }
   return kinds;
+}
+
+// A colour JPEG whose three components all say 2 x 2: twelve blocks in an MCU, which libjpeg refuses. Block (row, column) of 8 x 8 pixels
+// is gray of the level that `levels` gives, within -60 .. 60 of 128.
+inline Bytes twelve_blocks(const std::vector<std::vector<int>>& levels) {
+  const int down = int(levels.size()), across = int(levels[0].size());
+  Bytes out;
+  const auto add = [&](std::initializer_list<int> values) {
+    for (const int value : values) out.push_back(uint8_t(value));
+  };
+  add({0xFF, 0xD8, 0xFF, 0xDB, 0, 67, 0});
+  out.resize(out.size() + 64, 8);   // one step of the constant part is one level
+  add({0xFF, 0xC0, 0, 17, 8, 0, 8 * down, 0, 8 * across, 3, 1, 0x22, 0, 2, 0x22, 0, 3, 0x22, 0});
+  add({0xFF, 0xC4, 0, 19 + 8, 0x00, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7});   // sizes 0 .. 7: 4 bits
+  add({0xFF, 0xC4, 0, 19 + 1, 0x10, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0});                        // end of block: 1 bit
+  add({0xFF, 0xDA, 0, 12, 3, 1, 0, 2, 0, 3, 0, 0, 63, 0});
+  uint32_t bits = 0;
+  int used = 0;
+  const auto put = [&](uint32_t value, int length) {
+    for (int i = length - 1; i >= 0; i--) {
+      bits = bits << 1 | (value >> i & 1);
+      if (++used % 8 != 0) continue;
+      out.push_back(uint8_t(bits));
+      if (uint8_t(bits) == 0xFF) out.push_back(0);
+    }
+  };
+  int before = 0;
+  const auto luma = [&](int level) {
+    const int step = level - before, size = step == 0 ? 0 : int(std::bit_width(unsigned(std::abs(step))));
+    before = level;
+    put(uint32_t(size), 4);
+    put(uint32_t(step < 0 ? step - 1 : step) & ((1u << size) - 1), size);
+    put(0, 1);
+  };
+  for (int y = 0; y < down; y += 2)
+    for (int x = 0; x < across; x += 2) {
+      for (int i = 0; i < 4; i++) luma(levels[size_t(y + i / 2)][size_t(x + i % 2)]);
+      for (int i = 0; i < 8; i++) put(0, 5);   // colourless
+    }
+  while (used % 8 != 0) put(1, 1);
+  add({0xFF, 0xD9});
+  return out;
 }

@@ -113,6 +113,24 @@ TEST_CASE("text: the order is a function of seed and epoch alone, and goes on in
     CHECK(sequences_of(b, context, 2, from) == std::vector<Pair>(whole.begin() + from * 4, whole.end()));
 }
 
+TEST_CASE("text: ranks share every batch in order, and a validation sequence by sequence") {
+  const int context = 8, ranks = 3;
+  for (const bool training : {true, false}) {
+    const Text text = part_of(long_text(2000), training, context);
+    TextSource one(text, context, 2 * ranks, training, 5);
+    const std::vector<Pair> whole = sequences_of(one, context, 1);
+    size_t met = 0;
+    for (int rank = 0; rank < ranks; rank++) {
+      TextSource source(text, context, 2, training, 5, rank, ranks);
+      if (training) CHECK(source.batches() == one.batches());
+      const std::vector<Pair> share = sequences_of(source, context, 1);
+      for (size_t i = 0; i < share.size(); i++) CHECK(share[i] == whole[training ? i / 2 * 2 * ranks + 2 * rank + i % 2 : i * ranks + rank]);
+      met += share.size();
+    }
+    CHECK(met == whole.size());
+  }
+}
+
 TEST_CASE("text: validation predicts each token but the first exactly once, and nothing behind the end") {
   for (const int characters : {1000, 1010, 1020, 1030, 1070}) {
     CAPTURE(characters);

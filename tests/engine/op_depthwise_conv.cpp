@@ -145,7 +145,7 @@ void check_equal(const Results& a, const Results& b) {
 const std::vector<Case> cases = {
     {1, 1, 1, 1, 3, false}, {2, 5, 7, 9, 7, false},  {1, 7, 5, 1, 7, true},  {2, 9, 9, 5, 3, true},
     {1, 1, 9, 7, 7, true},  {2, 9, 1, 17, 3, true},  {1, 5, 15, 16, 5, true}, {3, 4, 8, 33, 7, true},
-    {1, 6, 6, 8, 1, false}, {1, 3, 10, 24, 9, true, false},
+    {1, 6, 6, 8, 1, false}, {1, 3, 10, 24, 9, true, false}, {1, 14, 15, 40, 7, true}, {6, 7, 7, 3, 7, false},
 };
 
 }  // namespace

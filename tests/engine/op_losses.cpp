@@ -31,7 +31,7 @@ Tensor one_hot(const Shape& shape, const std::vector<int32_t>& labels, const Ten
 }  // namespace
 
 TEST_CASE("ops: cross_entropy") {
-  for (const Shape& shape : {Shape{1, 2}, Shape{7, 33}, Shape{32, 10}, Shape{700, 5}})
+  for (const Shape& shape : {Shape{1, 2}, Shape{7, 33}, Shape{32, 10}, Shape{5, 100}, Shape{3, 1000}, Shape{700, 5}})
     check_op({.name = str("cross_entropy ", shape), .inputs = {{shape, normal(3)}, {shape, distribution(), Role::fixed}},
               .op = [=](const Inputs& in) { return cross_entropy(in[0], in[1], 1.0 / double(shape[0])); },
               .samples = 24, .kernels = shape[0] < 100});
@@ -71,7 +71,7 @@ TEST_CASE("ops: cross_entropy refuses targets of another shape") {
 }
 
 TEST_CASE("ops: cross_entropy_labels") {
-  for (const Shape& shape : {Shape{1, 2}, Shape{7, 33}, Shape{32, 10}, Shape{700, 5}}) {
+  for (const Shape& shape : {Shape{1, 2}, Shape{7, 33}, Shape{32, 10}, Shape{5, 100}, Shape{3, 1000}, Shape{700, 5}}) {
     const std::vector<int32_t> labels = some_labels(shape);
     const Tensor numbers = Tensor::from({shape[0]}, labels, DType::i32);
     check_op({.name = str("cross_entropy_labels ", shape), .inputs = {{shape, normal(1)}},

@@ -5,7 +5,7 @@
 
 namespace {
 
-const std::vector<Shape> shapes{{1, 2}, {7, 33}, {6, 3, 32}};
+const std::vector<Shape> shapes{{1, 2}, {7, 33}, {6, 3, 32}, {9, 96}, {3, 100}};
 
 DropPath dropping(double rate, int64_t first_sample = 0) {
   return {.rate = rate, .stream = RandomStream(11, "blocks.0.drop_path"), .step = 3, .first_sample = first_sample};

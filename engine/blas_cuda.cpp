@@ -173,7 +173,7 @@ struct Call {
 // The sums by a pass of their own.
 void gemm_and_sums(const Gemm& g, const Tensor& a, const Tensor& b, const Tensor& c, const Epilogue& epilogue) {
   epilogue.bias_gradient.copy_from(column_sums(a.view({g.k, g.m})).view(epilogue.bias_gradient.shape()));
-  gemm_device(g, a, b, c, {.scale = epilogue.scale, .bias = {}, .bias_gradient = {}});
+  gemm_device(g, a, b, c, {.scale = epilogue.scale});
 }
 
 }  // namespace
@@ -206,8 +206,9 @@ void gemm_device(const Gemm& g, const Tensor& given_a, const Tensor& given_b, co
     beta = library.zero_one[wide].raw() + size_t(g.beta) * size_of(wide ? DType::f64 : DType::f32);
   }
   const Call call{library, problem, alpha, beta, b, a, c};
-  const GemmAlgorithms::Key key{g.m, g.n, g.k, g.transpose_a, g.transpose_b, g.beta != 0, int(operands), int(c.dtype()), sums ? 2 : bool(bias), bool(epilogue.scale),
-                                operands == DType::f32 && allow_tf32(), alignment_of(a.raw()), alignment_of(b.raw()), alignment_of(c.raw())};
+  const GemmAlgorithms::Key key{g.m, g.n, g.k, g.transpose_a, g.transpose_b, g.beta != 0, int(operands), int(c.dtype()), sums ? 2 : bool(bias),
+                                bool(epilogue.scale), operands == DType::f32 && allow_tf32(), alignment_of(a.raw()),
+                                alignment_of(b.raw()), alignment_of(c.raw())};
   const cublasLtMatmulAlgo_t* algorithm = library.algorithms.find(key);
   if (!algorithm && !library.without_sums.count(key)) {
     forbid_in_capture(c.device(), "a product of a shape that no step before had");

@@ -15,14 +15,14 @@ DEVICE Piece rounded(const float (&value)[8]) {
 struct StoreWithGelu {
   bf16 *h, *y;
   int n;
-  DEVICE void operator()(int64_t row, int column, float (&value)[8]) const {
+  DEVICE void operator()(int row, int column, float (&value)[8]) const {
     const Piece pre = rounded(value);
-    store_piece(h + row * n + column, pre.word);
+    store_piece(h + int64_t(row) * n + column, pre.word);
     UNROLL for (int j = 0; j < 4; j++) {
       value[2 * j] = gelu_value(low_half(pre.word[j]));
       value[2 * j + 1] = gelu_value(high_half(pre.word[j]));
     }
-    store_piece(y + row * n + column, rounded(value).word);
+    store_piece(y + int64_t(row) * n + column, rounded(value).word);
   }
 };
 
@@ -31,13 +31,13 @@ struct StoreTimesSlope {
   const bf16* h;
   bf16* dh;
   int n;
-  DEVICE void operator()(int64_t row, int column, float (&value)[8]) const {
-    const Piece at = load_piece(h + row * n + column);
+  DEVICE void operator()(int row, int column, float (&value)[8]) const {
+    const Piece at = load_piece(h + int64_t(row) * n + column);
     UNROLL for (int j = 0; j < 4; j++) {
       value[2 * j] *= gelu_slope(low_half(at.word[j]));
       value[2 * j + 1] *= gelu_slope(high_half(at.word[j]));
     }
-    store_piece(dh + row * n + column, rounded(value).word);
+    store_piece(dh + int64_t(row) * n + column, rounded(value).word);
   }
 };
 
@@ -54,7 +54,7 @@ inline void linear_gelu(const Tensor& x, const Tensor& weight, const Tensor& sca
   const Tensor wide_bias = computed(bias.detached(), x.dtype());
   count_kernel({x, weight, bias}, {h, y}, rows * hidden * in);
   if (dry_run()) return;
-  const gemm_mma::Product product{x.data<bf16>(), weight.data<bf16>(), numbers(scale), numbers(wide_bias), rows, int(hidden), int(in)};
+  const gemm_mma::Product product{x.data<bf16>(), weight.data<bf16>(), numbers(scale), numbers(wide_bias), int(rows), int(hidden), int(in)};
   gemm_mma::run<true>(product, StoreWithGelu{h.data<bf16>(), y.data<bf16>(), int(hidden)});
 }
 
@@ -63,7 +63,7 @@ inline void gelu_gradient(const Tensor& dy, const Tensor& weight, const Tensor& 
   const int64_t rows = dy.dim(0), out = dy.dim(1), hidden = h.dim(1);
   count_kernel({dy, weight, h}, {dh}, rows * hidden * out);
   if (dry_run()) return;
-  const gemm_mma::Product product{dy.data<bf16>(), weight.data<bf16>(), numbers(scale), nullptr, rows, int(hidden), int(out)};
+  const gemm_mma::Product product{dy.data<bf16>(), weight.data<bf16>(), numbers(scale), nullptr, int(rows), int(hidden), int(out)};
   gemm_mma::run<false>(product, StoreTimesSlope{h.data<bf16>(), dh.data<bf16>(), int(hidden)});
 }
 

@@ -17,12 +17,13 @@ constexpr int warp_rows = 64, warp_columns = 32;
 struct Product {
   const bf16 *a, *b;
   const float *scale, *bias;
-  int64_t m;
-  int n, k;
+  int m, n, k;
 };
 
 // Rows are gone through 16 bytes at a time.
-inline bool fits(int64_t m, int64_t n, int64_t k) { return m > 0 && n > 0 && k > 0 && n % 8 == 0 && k % 8 == 0 && std::max(n, k) < int64_t(1) << 24; }
+inline bool fits(int64_t m, int64_t n, int64_t k) {
+  return m > 0 && n > 0 && k > 0 && n % 8 == 0 && k % 8 == 0 && std::max({m, n, k}) <= int64_t(1) << 30;
+}
 
 // A step's operands: 128 rows of A, and of B its 128 columns as they are stored.
 template <bool transposed_b> struct Step {
@@ -38,17 +39,16 @@ template <bool transposed_b> struct Step {
 constexpr size_t shared_bytes = size_t(steps_held) * 2 * side * depth * sizeof(bf16);
 
 // Begins to copy the part of a matrix [height, width] that a tile covers; zeros where it ends.
-template <int dim> DEVICE void load_tile(const Tile<dim>& tile, const bf16* matrix, int64_t first_row, int64_t height, int first_column, int width) {
+template <int dim> DEVICE void load_tile(const Tile<dim>& tile, const bf16* matrix, int first_row, int height, int first_column, int width) {
   constexpr int pieces = Tile<dim>::pieces;
   UNROLL for (int i = 0; i < side * depth / 8 / threads; i++) {
-    const int e = i * threads + int(threadIdx.x), line = e / pieces, p = e % pieces, column = first_column + 8 * p;
-    const int64_t row = first_row + line;
+    const int e = i * threads + int(threadIdx.x), line = e / pieces, p = e % pieces, row = first_row + line, column = first_column + 8 * p;
     const bool there = row < height && column < width;
-    copy_async(tile.piece(line, p), there ? matrix + row * width + column : matrix, there);
+    copy_async(tile.piece(line, p), there ? matrix + int64_t(row) * width + column : matrix, there);
   }
 }
 
-template <bool transposed_b> DEVICE void load_step(const Product& g, int64_t first_row, int first_column, int step) {
+template <bool transposed_b> DEVICE void load_step(const Product& g, int first_row, int first_column, int step) {
   const Step<transposed_b> to(step);
   const int term = step * depth;
   if (term < g.k) {
@@ -82,7 +82,7 @@ DEVICE void multiply_step(const Step<transposed_b>& operands, int row, int colum
 // finish(row, column, value): 8 results from `column` on, in f32.
 template <bool transposed_b, class Finish> KERNEL __launch_bounds__(threads, 2) gemm_mma_kernel(Product g, Finish finish) {
   const int across = (g.n + side - 1) / side, warp = int(threadIdx.x) / 32, lane = int(lane_id());
-  const int64_t first_row = int64_t(blockIdx.x / across) * side;   // neighbours read the same rows of A
+  const int first_row = int(blockIdx.x / across) * side;   // neighbours read the same rows of A
   const int first_column = int(blockIdx.x % across) * side;
   const int warp_row = warp % 2 * warp_rows, warp_column = warp / 2 * warp_columns;
 
@@ -99,9 +99,6 @@ template <bool transposed_b, class Finish> KERNEL __launch_bounds__(threads, 2) 
   const int column = first_column + warp_column + lane % 4 * 8;
   const bool in_columns = column < g.n;
   const float scale = g.scale ? *g.scale : 1.0f;
-  float bias[8] = {};
-  if (g.bias && in_columns)
-    UNROLL for (int j = 0; j < 8; j++) bias[j] = g.bias[column + j];
   UNROLL for (int i = 0; i < 4; i++)
     UNROLL for (int h = 0; h < 2; h++) {
       uint32_t even[4], odd[4];
@@ -111,18 +108,18 @@ template <bool transposed_b, class Finish> KERNEL __launch_bounds__(threads, 2) 
       }
       row_transpose(even);
       row_transpose(odd);
-      const int64_t row = first_row + warp_row + 16 * i + 8 * h + lane / 4;
+      const int row = first_row + warp_row + 16 * i + 8 * h + lane / 4;
       float value[8];
-      UNROLL for (int j = 0; j < 4; j++) {
-        value[2 * j] = scale * std::bit_cast<float>(even[j]) + bias[2 * j];
-        value[2 * j + 1] = scale * std::bit_cast<float>(odd[j]) + bias[2 * j + 1];
+      UNROLL for (int j = 0; j < 8; j++) {
+        const float bias = g.bias && in_columns ? g.bias[column + j] : 0.0f;   // from the cache each time, which spares registers
+        value[j] = scale * std::bit_cast<float>(j % 2 ? odd[j / 2] : even[j / 2]) + bias;
       }
       if (in_columns && row < g.m) finish(row, column, value);
     }
 }
 
 template <bool transposed_b, class Finish> void run(const Product& g, const Finish& finish) {
-  const int64_t tiles = (g.m + side - 1) / side * ((g.n + side - 1) / side);
+  const int64_t tiles = int64_t((g.m + side - 1) / side) * ((g.n + side - 1) / side);
   check(tiles < int64_t(1) << 31, "[gemm] ", g.m, " x ", g.n, " results are too many for one kernel");
   launch({dim3(unsigned(tiles)), dim3(threads), shared_bytes}, gemm_mma_kernel<transposed_b, Finish>, g, finish);
 }

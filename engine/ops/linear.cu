@@ -13,7 +13,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const T
   Tensor y = Tensor::empty({rows, out}, x.dtype(), x.device());
   for (int64_t begin = 0; begin < rows; begin += block) {
     const int64_t r = std::min(block, rows - begin);
-    gemm({.transpose_b = true, .m = r, .n = out, .k = in}, x2.slice(begin, r), w, y.slice(begin, r), {.scale = factor, .bias = bias.detached(), .bias_gradient = {}});
+    gemm({.transpose_b = true, .m = r, .n = out, .k = in}, x2.slice(begin, r), w, y.slice(begin, r), {.scale = factor, .bias = bias.detached()});
   }
   y = y.view(linear_rows::with_last(x.shape(), out));
   record("linear", y, {x, weight, bias}, [x, x2, w, weight, bias, factor, rows, out, block](const Tensor& dy) {

@@ -34,7 +34,7 @@ inline void parameter_gradients(const Tensor& dy, const Tensor& x, const Tensor&
   }
   if (!weight.wants_grad()) return;
   const auto [dw, beta] = into(weight);
-  gemm({.transpose_a = true, .m = out, .n = in, .k = r, .beta = beta}, dy, x, dw, {.scale = alpha, .bias = {}, .bias_gradient = sums});
+  gemm({.transpose_a = true, .m = out, .n = in, .k = r, .beta = beta}, dy, x, dw, {.scale = alpha, .bias_gradient = sums});
   if (sums) add_to_gradient(sums, bias);
 }
 
@@ -43,7 +43,7 @@ inline void backward_block(const Tensor& dy, const Tensor& x2, int64_t begin, co
                            const Tensor& weight, const Tensor& bias, const Tensor& alpha) {
   const int64_t r = dy.dim(0), out = dy.dim(1), in = x2.dim(1);
   if (dx.grad)
-    gemm({.m = r, .n = in, .k = out, .beta = dx.beta}, dy, operand, dx.grad.view(x2.shape()).slice(begin, r), {.scale = alpha, .bias = {}, .bias_gradient = {}});
+    gemm({.m = r, .n = in, .k = out, .beta = dx.beta}, dy, operand, dx.grad.view(x2.shape()).slice(begin, r), {.scale = alpha});
   parameter_gradients(dy, x2.slice(begin, r), weight, bias, alpha);
 }
 

@@ -42,8 +42,8 @@ Tensor linear_gelu(const Tensor& x, const Tensor& weight, const Tensor& bias, co
   for (int64_t begin = 0; begin < rows && !fused; begin += block) {
     const int64_t r = std::min(block, rows - begin);
     const Tensor part = h.slice(begin, r);
-    gemm({.transpose_b = true, .m = r, .n = out, .k = in}, x2.slice(begin, r), w, part, 
-         {.scale = factor, .bias = in_product ? bias.detached() : Tensor(), .bias_gradient = {}});
+    gemm({.transpose_b = true, .m = r, .n = out, .k = in}, x2.slice(begin, r), w, part,
+         {.scale = factor, .bias = in_product ? bias.detached() : Tensor()});
     count_kernel({part}, {y.slice(begin, r)});
     dispatch(x.dtype(), [&]<class T>() {
       const Compute<T>* add = b ? b.data<Compute<T>>() : nullptr;

@@ -18,7 +18,7 @@ Tensor mlp(const Tensor& x, const LinearMap& first, const LinearMap& second) {
   const Tensor w1 = linear_rows::operand(first.weight, x), w2 = linear_rows::operand(second.weight, x);
   gelu_products::linear_gelu(x2, w1, scale1, first.bias, h, activated);
   Tensor y = Tensor::empty({rows, out}, x.dtype(), x.device());
-  gemm({.transpose_b = true, .m = rows, .n = out, .k = hidden}, activated, w2, y, {.scale = scale2, .bias = second.bias.detached(), .bias_gradient = {}});
+  gemm({.transpose_b = true, .m = rows, .n = out, .k = hidden}, activated, w2, y, {.scale = scale2, .bias = second.bias.detached()});
   y = y.view(linear_rows::with_last(x.shape(), out));
   record("mlp", y, {x, first.weight, first.bias, second.weight, second.bias},
          [x, x2, h, activated, w1, w2, first, second, scale1, scale2, rows, out](const Tensor& dy) {

@@ -63,7 +63,7 @@ TEST_CASE("gemm: the gradient of a bias comes with a weight's gradient") {
         const Tensor before = random_matrix("dw", {9, 5}, DType::f32), dw = before.to(device), sums = Tensor::full({9}, NAN, DType::f32, device);
         const Tensor half_scale = Tensor::full({1}, 0.5, DType::f32, device);
         const Gemm g{.transpose_a = true, .m = 9, .n = 5, .k = 70, .alpha = 1, .beta = beta};
-        gemm(g, dy, x, dw, {.scale = half_scale, .bias = {}, .bias_gradient = sums});
+        gemm(g, dy, x, dw, {.scale = half_scale, .bias_gradient = sums});
         const std::vector<double> given = dy.values();
         std::vector<double> wanted(9);
         for (size_t i = 0; i < given.size(); i++) wanted[i % 9] += given[i];
@@ -86,6 +86,6 @@ TEST_CASE("gemm: nothing to sum gives zero, or beta C") {
 TEST_CASE("gemm: sizes that do not fit are refused") {
   const Tensor a = Tensor::zeros({2, 3}, DType::f32), b = Tensor::zeros({3, 4}, DType::f32), c = Tensor::zeros({2, 4}, DType::f32);
   CHECK_THROWS_WITH_AS(gemm({.m = 2, .n = 4, .k = 4}, a, b, c), doctest::Contains("[gemm] 2 x 4 x 4 does not fit"), Error);
-  CHECK_THROWS_WITH_AS(gemm({.m = 2, .n = 4, .k = 3}, a, b, c, {.scale = {}, .bias = {}, .bias_gradient = Tensor::zeros({2}, DType::f32)}),
+  CHECK_THROWS_WITH_AS(gemm({.m = 2, .n = 4, .k = 3}, a, b, c, {.bias_gradient = Tensor::zeros({2}, DType::f32)}),
                        doctest::Contains("beside a transposed A"), Error);
 }

@@ -11,9 +11,9 @@ namespace {
 struct StoreWide {   // each place is written once: what is there before is NaN
   float* to;
   int n;
-  void operator()(int64_t row, int column, float (&value)[8]) const {
+  void operator()(int row, int column, float (&value)[8]) const {
     for (int j = 0; j < 8; j++) {
-      float& at = to[row * n + column + j];
+      float& at = to[int64_t(row) * n + column + j];
       at = std::isnan(at) ? value[j] : INFINITY;
     }
   }
@@ -32,7 +32,7 @@ template <bool transposed_b> double largest_error(int64_t m, int n, int k, bool 
   for (int j = 0; j < n; j++) bias[size_t(j)] = float(j % 9) - 4;
   const float scale = 0.5;
   fibers::schedule = schedule;
-  gemm_mma::run<transposed_b>({a.data(), b.data(), terms ? &scale : nullptr, terms ? bias.data() : nullptr, m, n, k}, StoreWide{out.data(), n});
+  gemm_mma::run<transposed_b>({a.data(), b.data(), terms ? &scale : nullptr, terms ? bias.data() : nullptr, int(m), n, k}, StoreWide{out.data(), n});
   fibers::schedule = 0;
   double worst = 0;
   for (int64_t i = 0; i < m; i++)

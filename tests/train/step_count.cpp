@@ -36,10 +36,8 @@ struct Counted {
 }  // namespace
 
 // What our ops move where section 3.1 has another number of passes, and why:
-//   qkv, proj, fc2   the gradient of the bias is a pass over dy of its own: 3, 1 and 1 more
 //   attention        7 instead of 8: out is not read again
 //   norms and sums   a norm and the sum of the block before it are two kernels, and a norm of a sum reads both its terms again
-//   fc1              GELU and its slope are kernels of their own: 4 and 8 more; the bias 4 more
 // Weights, tables, log-sum-exp and the parts of sums that are added in order come on top: a few per cent at batch 256.
 TEST_CASE("step_count: the blocks of Swin-T make as many passes as their kernels say") {
   const Counted swin("swin_tiny");

@@ -16,6 +16,9 @@ struct Gemm {
 struct Epilogue {
   Tensor scale;   // [1] in the type that computes, read where it is: the host never waits for it
   Tensor bias;    // [n], added to each row
+  // f32 [m], instead of a bias: written with the sums of op(A) over k, unscaled. A is transposed: of a weight's gradient dy^T x these are the
+  // gradient of the bias, without a second pass over dy.
+  Tensor bias_gradient;
 };
 void gemm(const Gemm& g, const Tensor& a, const Tensor& b, const Tensor& c, const Epilogue& epilogue = {});
 

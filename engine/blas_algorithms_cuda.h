@@ -12,7 +12,7 @@
 
 class GemmAlgorithms {
  public:
-  // m, n, k, transposed a, b, accumulates, types of operands and result, bias, scale, tf32, alignments of a, b, c.
+  // m, n, k, transposed a, b, accumulates, types of operands and result, bias (1) or its gradient (2), scale, tf32, alignments of a, b, c.
   using Key = std::array<int64_t, 14>;
   // Reads what earlier runs chose on such a GPU with this version of the library.
   explicit GemmAlgorithms(Device device);

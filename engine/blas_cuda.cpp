@@ -3,9 +3,11 @@
 
 #include <map>
 #include <mutex>
+#include <set>
 
 #include "engine/blas.h"
 #include "engine/capture_rules.h"
+#include "engine/column_sums.h"
 #include "engine/device_cuda.h"
 #include "engine/blas_algorithms_cuda.h"
 
@@ -39,6 +41,7 @@ struct Library {
   void* workspace = nullptr;
   Tensor zero_one[2];   // the numbers 0 and 1 for a beta beside a scale that lies on the device; f32 and f64
   GemmAlgorithms algorithms;
+  std::set<GemmAlgorithms::Key> without_sums;   // products that the library cannot make together with the gradient of a bias
 
   explicit Library(Device device) : algorithms(device) {
     lt_check(cublasLtCreate(&handle), "cublasLtCreate");
@@ -64,16 +67,16 @@ struct Problem {
   cublasLtMatmulDesc_t product = nullptr;
   cublasLtMatrixLayout_t first = nullptr, second = nullptr, result = nullptr;
 
-  Problem(const Gemm& g, DType operands, DType out, const Tensor& bias, bool scale_on_device) {
+  Problem(const Gemm& g, DType operands, DType out, const Tensor& bias, const Tensor& bias_gradient, bool scale_on_device) {
     const DType compute = operands == DType::f64 ? DType::f64 : DType::f32;
     lt_check(cublasLtMatmulDescCreate(&product, compute_of(operands), type_of(compute)), "cublasLtMatmulDescCreate");
     set(CUBLASLT_MATMUL_DESC_TRANSA, g.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
     set(CUBLASLT_MATMUL_DESC_TRANSB, g.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
     if (scale_on_device) set(CUBLASLT_MATMUL_DESC_POINTER_MODE, CUBLASLT_POINTER_MODE_DEVICE);
-    if (bias) {
-      set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
-      set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, static_cast<const void*>(bias.raw()));
-      set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type_of(bias.dtype()));
+    if (const Tensor& vector = bias ? bias : bias_gradient) {
+      set(CUBLASLT_MATMUL_DESC_EPILOGUE, bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_BGRADB);   // A is the second operand
+      set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, static_cast<const void*>(vector.raw()));
+      set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type_of(vector.dtype()));
     }
     first = layout(operands, g.transpose_b ? g.k : g.n, g.transpose_b ? g.n : g.k);
     second = layout(operands, g.transpose_a ? g.m : g.k, g.transpose_a ? g.k : g.m);
@@ -132,6 +135,7 @@ struct Call {
     const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(library.handle, problem.product, problem.first, problem.second, problem.result,
                                                                  problem.result, preference, candidates, found.data(), &count);
     cublasLtMatmulPreferenceDestroy(preference);
+    if (status == CUBLAS_STATUS_NOT_SUPPORTED) return {};
     lt_check(status, "cublasLtMatmulAlgoGetHeuristic");
     found.resize(size_t(count));
     return found;
@@ -166,6 +170,12 @@ struct Call {
   }
 };
 
+// The sums by a pass of their own.
+void gemm_and_sums(const Gemm& g, const Tensor& a, const Tensor& b, const Tensor& c, const Epilogue& epilogue) {
+  epilogue.bias_gradient.copy_from(column_sums(a.view({g.k, g.m})).view(epilogue.bias_gradient.shape()));
+  gemm_device(g, a, b, c, {.scale = epilogue.scale});
+}
+
 }  // namespace
 
 void gemm_device(const Gemm& g, const Tensor& given_a, const Tensor& given_b, const Tensor& c, const Epilogue& epilogue) {
@@ -180,11 +190,13 @@ void gemm_device(const Gemm& g, const Tensor& given_a, const Tensor& given_b, co
     c.copy_from(wide.to(DType::bf16));
     return;
   }
+  const Tensor& sums = epilogue.bias_gradient;
+  if (sums && c.dtype() != DType::f32) return gemm_and_sums(g, given_a, given_b, c, epilogue);   // the library has both in one type
   const Tensor a = given_a.to(operands), b = given_b.to(operands);   // no copy where they are that already
   const Tensor bias = epilogue.bias ? epilogue.bias.to(c.dtype()) : Tensor();
   check(!epilogue.scale || g.alpha == 1, "[gemm] a scale on the device leaves no alpha beside it");
   Library& library = library_of(c.device());
-  const Problem problem(g, operands, c.dtype(), bias, bool(epilogue.scale));
+  const Problem problem(g, operands, c.dtype(), bias, sums, bool(epilogue.scale));
   const bool wide = operands == DType::f64;
   const float alpha32 = float(g.alpha), beta32 = float(g.beta);
   const void *alpha = wide ? static_cast<const void*>(&g.alpha) : &alpha32, *beta = wide ? static_cast<const void*>(&g.beta) : &beta32;
@@ -194,12 +206,15 @@ void gemm_device(const Gemm& g, const Tensor& given_a, const Tensor& given_b, co
     beta = library.zero_one[wide].raw() + size_t(g.beta) * size_of(wide ? DType::f64 : DType::f32);
   }
   const Call call{library, problem, alpha, beta, b, a, c};
-  const GemmAlgorithms::Key key{g.m, g.n, g.k, g.transpose_a, g.transpose_b, g.beta != 0, int(operands), int(c.dtype()), bool(bias), bool(epilogue.scale),
-                                operands == DType::f32 && allow_tf32(), alignment_of(a.raw()), alignment_of(b.raw()), alignment_of(c.raw())};
+  const GemmAlgorithms::Key key{g.m, g.n, g.k, g.transpose_a, g.transpose_b, g.beta != 0, int(operands), int(c.dtype()), sums ? 2 : bool(bias),
+                                bool(epilogue.scale), operands == DType::f32 && allow_tf32(), alignment_of(a.raw()),
+                                alignment_of(b.raw()), alignment_of(c.raw())};
   const cublasLtMatmulAlgo_t* algorithm = library.algorithms.find(key);
-  if (!algorithm) {
+  if (!algorithm && !library.without_sums.count(key)) {
     forbid_in_capture(c.device(), "a product of a shape that no step before had");
-    algorithm = library.algorithms.keep(key, call.fastest());
+    if (sums && call.suggestions().empty()) library.without_sums.insert(key);
+    else algorithm = library.algorithms.keep(key, call.fastest());
   }
+  if (!algorithm) return gemm_and_sums(g, a, b, c, epilogue);
   lt_check(call.run(*algorithm, c), "cublasLtMatmul");
 }

@@ -58,12 +58,22 @@ struct MatrixSlot {
 inline thread_local MatrixSlot matrix_slots[1024];
 inline MatrixSlot& matrix_slot(unsigned lane) { return matrix_slots[block->current->index / 32 * 32 + lane]; }
 
-// Copies on their way, by thread: a target is poisoned until its thread waits for it.
+// Copies on their way, by thread: a target is poisoned until its thread waits for it. A null source means zeros.
 struct PendingCopy {
   void* to;
   const void* from;
 };
-inline thread_local std::vector<PendingCopy> pending_copies[1024];
+struct PendingCopies {
+  std::vector<PendingCopy> copies;
+  std::vector<size_t> groups;   // where each ends
+  void finish(size_t count) {
+    for (size_t i = 0; i < count; i++)
+      if (copies[i].from) std::memcpy(copies[i].to, copies[i].from, 16);
+      else std::memset(copies[i].to, 0, 16);
+    copies.erase(copies.begin(), copies.begin() + ptrdiff_t(count));
+  }
+};
+inline thread_local PendingCopies pending_copies[1024];
 
 inline void check_piece(const void* at) {
   if (reinterpret_cast<uintptr_t>(at) % 16 != 0) throw std::runtime_error("16 bytes at once must lie at a multiple of 16");
@@ -122,15 +132,16 @@ template <bool transposed> DEVICE void load_matrices(uint32_t (&word)[4], const 
 #endif
 }
 
-// Begins to copy 16 bytes from device memory to shared memory; they are there after this thread's copies_arrived().
-DEVICE void copy_async(void* to, const void* from) {
+// Begins to copy 16 bytes from device memory to shared memory, or zeros if there is nothing `there`; they are in place after this thread's
+// copies_arrived().
+DEVICE void copy_async(void* to, const void* from, bool there = true) {
 #ifdef __CUDA_ARCH__
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" :: "r"(uint32_t(__cvta_generic_to_shared(to))), "l"(from) : "memory");
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" :: "r"(uint32_t(__cvta_generic_to_shared(to))), "l"(from), "r"(there ? 16 : 0) : "memory");
 #elif !defined(__CUDACC__)
   fibers::check_piece(to);
-  fibers::check_piece(from);
+  if (there) fibers::check_piece(from);
   std::memset(to, 0xFF, 16);
-  fibers::pending_copies[fibers::block->current->index].push_back({to, from});
+  fibers::pending_copies[fibers::block->current->index].copies.push_back({to, there ? from : nullptr});
 #endif
 }
 DEVICE void copies_arrived() {
@@ -138,8 +149,31 @@ DEVICE void copies_arrived() {
   asm volatile("cp.async.wait_all;" ::: "memory");
 #elif !defined(__CUDACC__)
   auto& pending = fibers::pending_copies[fibers::block->current->index];
-  for (const fibers::PendingCopy& copy : pending) std::memcpy(copy.to, copy.from, 16);
-  pending.clear();
+  pending.finish(pending.copies.size());
+  pending.groups.clear();
+#endif
+}
+
+// What this thread has begun to copy since the last call becomes a group, be it empty.
+DEVICE void end_copy_group() {
+#ifdef __CUDA_ARCH__
+  asm volatile("cp.async.commit_group;" ::: "memory");
+#elif !defined(__CUDACC__)
+  auto& pending = fibers::pending_copies[fibers::block->current->index];
+  pending.groups.push_back(pending.copies.size());
+#endif
+}
+// Waits for all of this thread's groups but the last `but`.
+template <int but> DEVICE void copy_groups_arrived() {
+#ifdef __CUDA_ARCH__
+  asm volatile("cp.async.wait_group %0;" :: "n"(but) : "memory");
+#elif !defined(__CUDACC__)
+  auto& pending = fibers::pending_copies[fibers::block->current->index];
+  if (pending.groups.size() <= but) return;
+  const size_t arrived = pending.groups.size() - but, count = pending.groups[arrived - 1];
+  pending.finish(count);
+  pending.groups.erase(pending.groups.begin(), pending.groups.begin() + ptrdiff_t(arrived));
+  for (size_t& end : pending.groups) end -= count;
 #endif
 }
 
@@ -169,3 +203,17 @@ DEVICE void row_transpose(uint32_t (&word)[4]) {
     (upper ? word[j] : word[j + 2]) = other;
   }
 }
+
+// 16 bytes of a row.
+struct alignas(16) Piece { uint32_t word[4]; };
+DEVICE Piece load_piece(const bf16* from) { return *reinterpret_cast<const Piece*>(from); }
+DEVICE void store_piece(bf16* to, const uint32_t (&word)[4]) { *reinterpret_cast<Piece*>(to) = {word[0], word[1], word[2], word[3]}; }
+
+// Rows of dim (32, 64, 128) numbers in shared memory. Their pieces are turned, so that those of one column in 8 rows on end lie in different banks.
+template <int dim> struct Tile {
+  static constexpr int pieces = dim / 8;
+  bf16* data;
+  DEVICE bf16* piece(int row, int p) const { return data + (row * pieces + (p ^ (dim == 32 ? row / 2 % 4 : row % 8))) * 8; }
+  // Numbers `column` and `column` + 1 of a row.
+  DEVICE uint32_t pair(int row, int column) const { return *reinterpret_cast<const uint32_t*>(piece(row, column / 8) + column % 8); }
+};

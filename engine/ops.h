@@ -23,6 +23,9 @@ Tensor dropout(const Tensor& x, double rate, const RandomStream& stream, StepNum
 // is formed; it takes no gradient here.
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& alpha = {});
 Tensor linear_gelu(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& alpha = {});   // gelu of it in one pass
+struct LinearMap { Tensor weight, bias, alpha; };   // what linear takes
+Tensor mlp(const Tensor& x, const LinearMap& first, const LinearMap& second);    // second(gelu(first(x)))
+bool fuses_mlp(const Tensor& x, int64_t hidden, int64_t out);                    // where it is more than linear_gelu and linear in a row
 Tensor weight_norm(const Tensor& weight, const Tensor& gain);                    // rows gain_r W_r / |W_r|   (Salimans and Kingma 2016)
 Tensor matmul(const Tensor& a, const Tensor& b, bool transpose_b);               // batched: [B, M, K] x [B, K, N] (or [B, N, K]) -> [B, M, N]
 

@@ -38,6 +38,7 @@ struct Linear {
     return layer;
   }
 
+  LinearMap map() const { return {weight.matrix(), bias(), weight.alpha()}; }
   Tensor operator()(const Tensor& x) const {
     const LayerRange range(name);
     return linear(x, weight.matrix(), bias(), weight.alpha());

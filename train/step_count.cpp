@@ -41,14 +41,13 @@ std::string part_of_layer(const std::string& layer) {
   if (has(".norm1") || has(".norm2") || has(".alpha1") || has(".alpha2")) return "norms and sums";
   if (layer.ends_with(".qkv") || has("q_proj") || has("k_proj") || has("v_proj")) return "qkv";
   if (layer.ends_with(".proj")) return "proj";
-  if (layer.ends_with(".fc1")) return "fc1";
-  if (layer.ends_with(".fc2")) return "fc2";
+  if (has(".mlp")) return "mlp";
   return "attention";
 }
 
 constexpr double bf16_bytes = 2;
 
-// Section 3.1 in units of C. GELU's slope is written with fc2's gradient there and belongs to fc1 here.
+// Section 3.1 in units of C.
 PartTraffic block_floor(double unit, int blocks, bool convolutions) {
   PartTraffic parts;
   const auto add = [&](const char* name, double forward, double backward) { parts[name] = {unit * blocks * forward, unit * blocks * backward}; };
@@ -56,8 +55,7 @@ PartTraffic block_floor(double unit, int blocks, bool convolutions) {
   add("attention", 4, 8);
   add("proj", 2, 4);
   add("norms and sums", 8, 8);
-  add("fc1", 9, 14);
-  add("fc2", 5, 10);
+  add("mlp", 14, 24);
   if (convolutions) add("convolutions", 12, 17);
   return parts;
 }

@@ -10,7 +10,7 @@ struct Traffic {
   double both() const { return forward + backward; }
 };
 
-// A part of every block ("qkv", "attention", "proj", "norms and sums", "fc1", "fc2", "convolutions"), or "outside of blocks".
+// A part of every block ("qkv", "attention", "proj", "norms and sums", "mlp", "convolutions"), or "outside of blocks".
 using PartTraffic = std::map<std::string, Traffic>;
 using StageTraffic = std::map<std::string, PartTraffic>;   // by stage of the model, by part
 inline const std::string outside_blocks = "outside of blocks";

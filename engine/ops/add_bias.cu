@@ -1,4 +1,5 @@
 // add_bias: y = x + bias, the bias [C] being added to every row of x [..., C].
+#include "engine/column_sums.h"
 #include "engine/map.h"
 #include "engine/ops.h"
 #include "engine/profile.h"
@@ -17,15 +18,6 @@ template <class T> struct Forward {
   }
 };
 
-template <class T> struct Backward {   // dbias = column sums of dy
-  const T* dy;
-  int64_t columns;
-  template <class Team, class Sums> HD void operator()(int64_t row, const Team& team, Sums& sums) const {
-    const auto g = team.read(dy + row * columns, columns);
-    team.each(columns, [&](auto j) { sums.add(0, j, g[j]); });
-  }
-};
-
 }  // namespace
 
 Tensor add_bias(const Tensor& x, const Tensor& bias) {
@@ -39,12 +31,7 @@ Tensor add_bias(const Tensor& x, const Tensor& bias) {
     map_cells<T>(x.device(), x.rows(), columns, Forward<T>{x.data<T>(), b.data<Compute<T>>(), y.data<T>(), columns});
   });
   record("add_bias", y, {x, bias}, [x, columns, bias](const Tensor& dy) {
-    if (bias.wants_grad()) {
-      count_kernel({dy}, {});
-      dispatch(dy.dtype(), [&]<class T>() {
-        add_sums<Compute<T>>(map_cells_reduce<T, 1>(dy.device(), dy.rows(), columns, Backward<T>{dy.data<T>(), columns}), 0, bias);
-      });
-    }
+    if (bias.wants_grad()) add_to_gradient(column_sums(dy), bias);
     pass_on(dy, x);
   });
   return y;

@@ -8,7 +8,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const T
   linear_rows::check_shapes("linear", x, weight, bias, alpha);
   const Tensor factor = linear_rows::factor(alpha, x);
   const int64_t in = x.dim(-1), out = weight.dim(0), rows = x.rows();
-  const int64_t block = linear_rows::block_rows(x.device(), rows, out);
+  const int64_t block = linear_rows::block_rows(x, out);
   const Tensor x2 = x.detached().view({rows, in}), w = linear_rows::operand(weight, x);
   Tensor y = Tensor::empty({rows, out}, x.dtype(), x.device());
   for (int64_t begin = 0; begin < rows; begin += block) {

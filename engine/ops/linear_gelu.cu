@@ -1,7 +1,6 @@
 // linear_gelu: y = gelu(alpha x W^T + b). Keeps the pre-activation; its gradient exists a cache-sized block at a time only.
-#include "engine/math.h"
 #include "engine/ops.h"
-#include "engine/ops/linear.h"
+#include "engine/ops/gelu_products.h"
 
 namespace {
 
@@ -31,17 +30,20 @@ Tensor linear_gelu(const Tensor& x, const Tensor& weight, const Tensor& bias, co
   linear_rows::check_shapes("linear_gelu", x, weight, bias, alpha);
   const Tensor factor = linear_rows::factor(alpha, x);
   const int64_t in = x.dim(-1), out = weight.dim(0), rows = x.rows();
-  const int64_t block = linear_rows::block_rows(x.device(), rows, out);
+  const int64_t block = linear_rows::block_rows(x, out);
   const Tensor x2 = x.detached().view({rows, in}), w = linear_rows::operand(weight, x);
   // On the CPU the bias waits for the pass that activates; a GPU adds it to the product for nothing.
-  const bool in_product = x.device().kind == Device::cuda || dry_run();
+  const bool in_product = linear_rows::on_device(x);
   const Tensor b = in_product ? Tensor() : computed(bias, x.dtype());
   const Tensor h = Tensor::empty({rows, out}, x.dtype(), x.device());
   Tensor y = Tensor::empty({rows, out}, x.dtype(), x.device());
-  for (int64_t begin = 0; begin < rows; begin += block) {
+  const bool fused = gelu_products::fuses(x, out, in);
+  if (fused) gelu_products::linear_gelu(x2, w, factor, bias, h, y);
+  for (int64_t begin = 0; begin < rows && !fused; begin += block) {
     const int64_t r = std::min(block, rows - begin);
     const Tensor part = h.slice(begin, r);
-    gemm({.transpose_b = true, .m = r, .n = out, .k = in}, x2.slice(begin, r), w, part, {.scale = factor, .bias = in_product ? bias.detached() : Tensor()});
+    gemm({.transpose_b = true, .m = r, .n = out, .k = in}, x2.slice(begin, r), w, part,
+         {.scale = factor, .bias = in_product ? bias.detached() : Tensor()});
     count_kernel({part}, {y.slice(begin, r)});
     dispatch(x.dtype(), [&]<class T>() {
       const Compute<T>* add = b ? b.data<Compute<T>>() : nullptr;

@@ -8,26 +8,11 @@ namespace window_attention_mma {
 constexpr float log2_e = 1.44269504f, ln_2 = 0.693147181f;
 constexpr float hidden = -1e30f;   // the logit of what is not to be seen: its power is 0, and no sum of two is infinite
 
-// 16 bytes of a row.
-struct alignas(16) Piece { uint32_t word[4]; };
-DEVICE Piece load_piece(const bf16* from) { return *reinterpret_cast<const Piece*>(from); }
-DEVICE void store_piece(bf16* to, const uint32_t (&word)[4]) { *reinterpret_cast<Piece*>(to) = {word[0], word[1], word[2], word[3]}; }
 DEVICE float dot(const Piece& x, const Piece& y) {
   float sum = 0;
   for (int i = 0; i < 4; i++) sum += low_half(x.word[i]) * low_half(y.word[i]) + high_half(x.word[i]) * high_half(y.word[i]);
   return sum;
 }
-
-// Rows of dim numbers in shared memory. Their pieces are turned, so that those of one column in 8 rows on end lie in different banks.
-template <int dim> struct Tile {
-  static constexpr int pieces = dim / 8;
-  bf16* data;
-  DEVICE bf16* piece(int row, int p) const {
-    return data + (row * pieces + (p ^ (dim == 64 ? row % 8 : row / 2 % 4))) * 8;
-  }
-  // Numbers `column` and `column` + 1 of a row.
-  DEVICE uint32_t pair(int row, int column) const { return *reinterpret_cast<const uint32_t*>(piece(row, column / 8) + column % 8); }
-};
 
 // Where a token stands: in the table of biases, of which key's offset is subtracted from query's, and in the regions that a shift makes.
 struct Place { short offset, region; };

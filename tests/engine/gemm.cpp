@@ -55,6 +55,25 @@ TEST_CASE("gemm: transpositions, factors and sizes") {
         }
 }
 
+TEST_CASE("gemm: the gradient of a bias comes with a weight's gradient") {
+  for (const Device device : {Device{}, Device{Device::cuda}})
+    for (const DType dtype : {DType::f32, DType::bf16})
+      for (const double beta : {0.0, 1.0}) {
+        const Tensor dy = random_matrix("dy", {70, 9}, dtype).to(device), x = random_matrix("x", {70, 5}, dtype).to(device);
+        const Tensor before = random_matrix("dw", {9, 5}, DType::f32), dw = before.to(device), sums = Tensor::full({9}, NAN, DType::f32, device);
+        const Tensor half_scale = Tensor::full({1}, 0.5, DType::f32, device);
+        const Gemm g{.transpose_a = true, .m = 9, .n = 5, .k = 70, .alpha = 1, .beta = beta};
+        gemm(g, dy, x, dw, {.scale = half_scale, .bias_gradient = sums});
+        const std::vector<double> given = dy.values();
+        std::vector<double> wanted(9);
+        for (size_t i = 0; i < given.size(); i++) wanted[i % 9] += given[i];
+        Gemm scaled = g;
+        scaled.alpha = 0.5;
+        check_close("sums of dy", wanted, sums.values(), single);   // whatever the scale of the product
+        check_close("dw beside them", plain(scaled, given, x.values(), before.values()), dw.values(), single, {9, 5});
+      }
+}
+
 TEST_CASE("gemm: nothing to sum gives zero, or beta C") {
   for (const DType dtype : {DType::f64, DType::f32, DType::bf16}) {
     check_gemm({.m = 3, .n = 5, .k = 0}, dtype, dtype, dtype, exact);
@@ -67,4 +86,6 @@ TEST_CASE("gemm: nothing to sum gives zero, or beta C") {
 TEST_CASE("gemm: sizes that do not fit are refused") {
   const Tensor a = Tensor::zeros({2, 3}, DType::f32), b = Tensor::zeros({3, 4}, DType::f32), c = Tensor::zeros({2, 4}, DType::f32);
   CHECK_THROWS_WITH_AS(gemm({.m = 2, .n = 4, .k = 4}, a, b, c), doctest::Contains("[gemm] 2 x 4 x 4 does not fit"), Error);
+  CHECK_THROWS_WITH_AS(gemm({.m = 2, .n = 4, .k = 3}, a, b, c, {.bias_gradient = Tensor::zeros({2}, DType::f32)}),
+                       doctest::Contains("beside a transposed A"), Error);
 }

@@ -1,5 +1,7 @@
-// linear, linear_gelu, matmul, weight_norm.
+// linear, linear_gelu, mlp, matmul, weight_norm.
 #include "op_case.h"
+
+#include "engine/profile.h"
 
 namespace {
 
@@ -7,7 +9,7 @@ struct Size {
   Shape x;
   int64_t out;
 };
-const std::vector<Size> sizes{{{1, 1}, 1}, {{7, 33}, 5}, {{2, 3, 7}, 33}, {{4, 8, 16}, 32}};
+const std::vector<Size> sizes{{{1, 1}, 1}, {{7, 33}, 5}, {{2, 3, 7}, 33}, {{4, 8, 16}, 32}, {{130, 40}, 136}};
 
 std::vector<Input> linear_inputs(const Size& size, bool bias, Role role = Role::weight) {
   std::vector<Input> inputs{{size.x}, {{size.out, size.x[-1]}, normal(0.5), role}};
@@ -17,6 +19,8 @@ std::vector<Input> linear_inputs(const Size& size, bool bias, Role role = Role::
 
 // With a single number the squared error is that of the worst rounding, not of the average one.
 Tolerance bf16_tolerance(const Size& size) { return {size.out == 1 ? 1e-4 : 2e-5, 2e-2}; }
+
+bool same_on_threads(const Size& size) { return size.x[0] < 100; }   // larger sums oneDNN splits between threads: see gemm
 
 Tensor bias_of(const Inputs& in) { return in.size() > 2 ? in[2] : Tensor(); }
 Tensor plain(const Inputs& in) { return linear(in[0], in[1], bias_of(in)); }
@@ -38,7 +42,7 @@ TEST_CASE("ops: linear") {
   for (const bool bias : {true, false})
     for (const Size& size : sizes)
       check_op({.name = str("linear ", size.x, " to ", size.out, bias ? " with bias" : ""), .inputs = linear_inputs(size, bias),
-                .op = plain, .twin = by_matmul, .b16 = bf16_tolerance(size)});
+                .op = plain, .twin = by_matmul, .b16 = bf16_tolerance(size), .threads = same_on_threads(size)});
   check_op({.name = "linear with f32 weights", .inputs = linear_inputs(sizes[1], true, Role::wide_weight), .op = plain});
 }
 
@@ -46,8 +50,39 @@ TEST_CASE("ops: linear_gelu") {
   for (const bool bias : {true, false})
     for (const Size& size : sizes)
       check_op({.name = str("linear_gelu ", size.x, " to ", size.out, bias ? " with bias" : ""), .inputs = linear_inputs(size, bias),
-                .op = fused, .twin = composed, .b16 = bf16_tolerance(size)});
+                .op = fused, .twin = composed, .b16 = bf16_tolerance(size), .threads = same_on_threads(size)});
   check_op({.name = "linear_gelu with f32 weights", .inputs = linear_inputs(sizes[1], true, Role::wide_weight), .op = fused});
+}
+
+// Rows of whole 16 bytes, where a device fuses, in one tile of the product and in several; and others.
+TEST_CASE("ops: mlp") {
+  const struct { Shape x; int64_t hidden, out; } widths[] = {{{1, 1}, 1, 1}, {{7, 33}, 5, 8}, {{2, 3, 8}, 16, 8}, {{130, 24}, 136, 40}};
+  for (const auto& [x, hidden, out] : widths)
+    for (const bool whole : {true, false}) {   // with biases and alphas
+      const double deviation = 1 / std::sqrt(double(x[-1]));
+      std::vector<Input> inputs{{x}, {{hidden, x[-1]}, normal(deviation), Role::wide_weight}, {{out, hidden}, normal(0.2), Role::weight}};
+      if (whole)
+        for (const Input& input : {Input{{hidden}, normal(), Role::wide_weight}, Input{{out}, normal(), Role::weight}, Input{{1}, constant(0.8), Role::fixed},
+                                   Input{{1}, constant(1.3), Role::fixed}})
+          inputs.push_back(input);
+      const auto part = [=](const Inputs& in, size_t i) { return whole ? in[i] : Tensor(); };
+      check_op({.name = str("mlp ", x, " to ", hidden, " to ", out, whole ? " with biases and alphas" : ""), .inputs = inputs,
+                .op = [=](const Inputs& in) { return mlp(in[0], {in[1], part(in, 3), part(in, 5)}, {in[2], part(in, 4), part(in, 6)}); },
+                .twin = [=](const Inputs& in) { return linear(gelu(linear(in[0], in[1], part(in, 3), part(in, 5))), in[2], part(in, 4), part(in, 6)); },
+                .b16 = bf16_tolerance({x, out}), .samples = 16, .threads = same_on_threads({x, out})});
+    }
+}
+
+TEST_CASE("ops: fuses_mlp where a device has bf16 in rows of whole 16 bytes") {
+  const Tensor x = Tensor::zeros({3, 24}, DType::bf16), odd = Tensor::zeros({3, 20}, DType::bf16);
+  CHECK_FALSE(fuses_mlp(x, 96, 24));
+  CHECK(fuses_mlp(x.to(Device{Device::cuda}), 96, 24));
+  const DryRun counted_as_on_a_device;
+  CHECK(fuses_mlp(x, 96, 24));
+  CHECK_FALSE(fuses_mlp(x.to(DType::f32), 96, 24));
+  CHECK_FALSE(fuses_mlp(odd, 96, 24));
+  CHECK_FALSE(fuses_mlp(x, 100, 24));
+  CHECK_FALSE(fuses_mlp(x, 96, 20));
 }
 
 TEST_CASE("ops: linear and linear_gelu over several blocks of rows") {
@@ -72,11 +107,11 @@ TEST_CASE("ops: linear and linear_gelu with a scalar alpha") {
       const std::string name = str(size.x, " to ", size.out, " times alpha", bias ? " with bias" : "");
       check_op({.name = "linear " + name, .inputs = inputs,
                 .op = [=](const Inputs& in) { return linear(in[0], in[1], bias_of(split(in)), in.back()); }, .twin = scaled,
-                .b16 = bf16_tolerance(size)});
+                .b16 = bf16_tolerance(size), .threads = same_on_threads(size)});
       if (size.x.size() == 1) continue;   // near a zero of gelu' the rounding of one stored h is all that is left
       check_op({.name = "linear_gelu " + name, .inputs = inputs,
                 .op = [=](const Inputs& in) { return linear_gelu(in[0], in[1], bias_of(split(in)), in.back()); },
-                .twin = [=](const Inputs& in) { return gelu(scaled(in)); }, .b16 = bf16_tolerance(size)});
+                .twin = [=](const Inputs& in) { return gelu(scaled(in)); }, .b16 = bf16_tolerance(size), .threads = same_on_threads(size)});
     }
 }
 
@@ -121,6 +156,9 @@ TEST_CASE("ops: products refuse shapes that do not agree") {
   CHECK_THROWS_WITH_AS(linear(x, Tensor::zeros({4, 2}, DType::f32), {}), doctest::Contains("[linear] x is [2, 3], weight is [4, 2]"), Error);
   CHECK_THROWS_WITH_AS(linear(x, w, Tensor::zeros({3}, DType::f32)), doctest::Contains("[linear] bias is [3], expected [4]"), Error);
   CHECK_THROWS_AS(linear_gelu(x, Tensor::zeros({4, 2}, DType::f32), {}), Error);
+  const Tensor narrow = Tensor::zeros({2, 8}, DType::bf16, Device{Device::cuda}), square = Tensor::zeros({8, 8}, DType::bf16, Device{Device::cuda});
+  CHECK_THROWS_WITH_AS(mlp(narrow, {square, {}, {}}, {Tensor::zeros({8, 16}, DType::bf16, Device{Device::cuda}), {}, {}}),
+                       doctest::Contains("[mlp] x is [2, 8], weight is [8, 16]"), Error);
   CHECK_THROWS_WITH_AS(weight_norm(w, Tensor::zeros({3}, DType::f32)),
                        doctest::Contains("[weight_norm] weight is [4, 3], gain is [3]"), Error);
 

@@ -25,7 +25,7 @@ const std::map<string, std::set<string>> may_include = {
 const std::vector<std::set<string>> engine_floors = {
     {"check", "shape", "dtype", "random", "host_device", "math", "box", "small_gemm", "nearest"},
     {"device", "capture_rules", "memory", "tensor", "workers", "durable_file", "safetensors"},
-    {"autograd", "between_nodes", "profile", "kernel", "fibers", "mma", "team", "map", "convert", "blas", "comm",
+    {"autograd", "between_nodes", "profile", "kernel", "fibers", "mma", "team", "map", "convert", "column_sums", "blas", "comm",
      "flat", "muon_step", "power_iteration", "measures"},
     {"ops"},
     {"capture"},

@@ -1,0 +1,70 @@
+// gelu_products.h: the two products of an MLP that take GELU or its slope with them, so that the hidden tensor is gone through no second time.
+#pragma once
+#include "engine/math.h"
+#include "engine/ops/gemm_mma.h"
+#include "engine/ops/linear.h"
+
+namespace gelu_products {
+
+// 8 numbers of a row, rounded.
+DEVICE Piece rounded(const float (&value)[8]) {
+  return {pack(value[0], value[1]), pack(value[2], value[3]), pack(value[4], value[5]), pack(value[6], value[7])};
+}
+
+// h = the product, y = gelu(h) of h as it is stored.
+struct StoreWithGelu {
+  bf16 *h, *y;
+  int n;
+  DEVICE void operator()(int row, int column, float (&value)[8]) const {
+    const Piece pre = rounded(value);
+    store_piece(h + int64_t(row) * n + column, pre.word);
+    UNROLL for (int j = 0; j < 4; j++) {
+      value[2 * j] = gelu_value(low_half(pre.word[j]));
+      value[2 * j + 1] = gelu_value(high_half(pre.word[j]));
+    }
+    store_piece(y + int64_t(row) * n + column, rounded(value).word);
+  }
+};
+
+// dh = the product times gelu'(h).
+struct StoreTimesSlope {
+  const bf16* h;
+  bf16* dh;
+  int n;
+  DEVICE void operator()(int row, int column, float (&value)[8]) const {
+    const Piece at = load_piece(h + int64_t(row) * n + column);
+    UNROLL for (int j = 0; j < 4; j++) {
+      value[2 * j] *= gelu_slope(low_half(at.word[j]));
+      value[2 * j + 1] *= gelu_slope(high_half(at.word[j]));
+    }
+    store_piece(dh + int64_t(row) * n + column, rounded(value).word);
+  }
+};
+
+// Whether [rows, in] times a weight [hidden, in] goes this way: bf16 on a device, in rows of whole 16 bytes.
+inline bool fuses(const Tensor& x, int64_t hidden, int64_t in) {
+  return linear_rows::on_device(x) && x.dtype() == DType::bf16 && gemm_mma::fits(x.rows(), hidden, in);
+}
+
+inline const float* numbers(const Tensor& vector) { return vector ? vector.data<float>() : nullptr; }
+
+// h = scale x W^T + bias and y = gelu(h) of x [rows, in] and W [hidden, in].
+inline void linear_gelu(const Tensor& x, const Tensor& weight, const Tensor& scale, const Tensor& bias, const Tensor& h, const Tensor& y) {
+  const int64_t rows = x.dim(0), in = x.dim(1), hidden = h.dim(1);
+  const Tensor wide_bias = computed(bias.detached(), x.dtype());
+  count_kernel({x, weight, bias}, {h, y}, rows * hidden * in);
+  if (dry_run()) return;
+  const gemm_mma::Product product{x.data<bf16>(), weight.data<bf16>(), numbers(scale), numbers(wide_bias), int(rows), int(hidden), int(in)};
+  gemm_mma::run<true>(product, StoreWithGelu{h.data<bf16>(), y.data<bf16>(), int(hidden)});
+}
+
+// dh = scale dy W * gelu'(h) of dy [rows, out] and W [out, hidden].
+inline void gelu_gradient(const Tensor& dy, const Tensor& weight, const Tensor& scale, const Tensor& h, const Tensor& dh) {
+  const int64_t rows = dy.dim(0), out = dy.dim(1), hidden = h.dim(1);
+  count_kernel({dy, weight, h}, {dh}, rows * hidden * out);
+  if (dry_run()) return;
+  const gemm_mma::Product product{dy.data<bf16>(), weight.data<bf16>(), numbers(scale), nullptr, int(rows), int(hidden), int(out)};
+  gemm_mma::run<false>(product, StoreTimesSlope{h.data<bf16>(), dh.data<bf16>(), int(hidden)});
+}
+
+}  // namespace gelu_products

@@ -17,6 +17,6 @@ class Resizer {
   void rows_first(const Image& source, Size size, const Box& window, Interpolation, bool mirrored, uint8_t* out, size_t stride);
 
   ResizeAxis columns_, rows_;
-  std::vector<float> block_, between_;     // 16 rows of the source, turned; rows after the first pass
-  std::vector<uint8_t> turned_, lines_;    // 16 rows after the first pass, still turned; turned back
+  std::vector<uint8_t> between_, last_;    // rows after the first pass; the last rows of the source, which must not be read beyond
+  std::vector<const uint8_t*> taps_;       // the rows that one output sums
 };

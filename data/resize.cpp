@@ -145,26 +145,36 @@ void Resizer::columns_first(const Image& source, uint8_t* out, size_t stride) {
 }
 
 // The same on its side.
-void Resizer::rows_first(const Image& source, Size size, const Box& window, Interpolation kind, bool mirrored, uint8_t* out, size_t stride) {
+void Resizer::rows_first(const Image& source, const Part& part, Size size, const Box& window, Interpolation kind, bool mirrored, uint8_t* out,
+                         size_t stride) {
   Image turned{window.width, window.height, source.channels, {}};
   turned.pixels.resize(size_t(window.width) * window.height * source.channels);
-  make_axis(source.height, size.height, window.top, window.height, kind, false, columns_);
-  make_axis(source.width, size.width, window.left, window.width, kind, false, rows_);
+  make_axis(source.height, {part.top, part.height}, size.height, window.top, window.height, kind, false, columns_);
+  make_axis(source.width, {part.left, part.width}, size.width, window.left, window.width, kind, false, rows_);
   columns_first(transposed(source), turned.pixels.data(), size_t(window.height) * source.channels);
   cut_out(transposed(turned), {0, 0, window.height, window.width}, mirrored, out, stride);
 }
 
 void Resizer::operator()(const Image& source, Size size, const Box& window, Interpolation kind, bool mirrored, uint8_t* out,
                          size_t stride) {
+  (*this)(source, {0, 0, double(source.height), double(source.width)}, size, window, kind, mirrored, out, stride);
+}
+
+void Resizer::operator()(const Image& source, const Part& part, Size size, const Box& window, Interpolation kind, bool mirrored, uint8_t* out,
+                         size_t stride) {
   check(window.top >= 0 && window.left >= 0 && window.top + window.height <= size.height &&
             window.left + window.width <= size.width,
         "[resize] the window must lie inside ", size.height, " x ", size.width);
   check(source.channels == 1 || source.channels == 3, "[resize] 1 or 3 channels, given ", source.channels);
-  if (size.height == source.height && size.width == source.width) return cut_out(source, window, mirrored, out, stride);
+  check(part.top >= 0 && part.left >= 0 && part.height > 0 && part.width > 0 && part.top + part.height <= source.height &&
+            part.left + part.width <= source.width,
+        "[resize] the part must lie inside the source, ", source.height, " x ", source.width);
+  const bool whole = part.height == source.height && part.width == source.width;
+  if (whole && size.height == source.height && size.width == source.width) return cut_out(source, window, mirrored, out, stride);
   // Columns first, except for a very tall picture that shrinks: Pillow changes the order there, and rounding with it.
   if (source.height > 100 * int64_t(source.width) && size.height < source.height)
-    return rows_first(source, size, window, kind, mirrored, out, stride);
-  make_axis(source.width, size.width, window.left, window.width, kind, mirrored, columns_);
-  make_axis(source.height, size.height, window.top, window.height, kind, false, rows_);
+    return rows_first(source, part, size, window, kind, mirrored, out, stride);
+  make_axis(source.width, {part.left, part.width}, size.width, window.left, window.width, kind, mirrored, columns_);
+  make_axis(source.height, {part.top, part.height}, size.height, window.top, window.height, kind, false, rows_);
   columns_first(source, out, stride);
 }

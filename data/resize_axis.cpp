@@ -21,12 +21,12 @@ void put(int32_t& pair, int which, int32_t weight) { pair |= int32_t(uint32_t(ui
 
 }  // namespace
 
-void make_axis(int n, int m, int begin, int outputs, Interpolation kind, bool mirrored, ResizeAxis& axis) {
-  const double scale = double(n) / m, stretch = std::max(1.0, scale), shrink = 1 / stretch;
+void make_axis(int n, Stretch from, int m, int begin, int outputs, Interpolation kind, bool mirrored, ResizeAxis& axis) {
+  const double scale = from.length / m, stretch = std::max(1.0, scale), shrink = 1 / stretch;
   const double support = (kind == Interpolation::bicubic ? 2 : 1) * stretch;
   axis.first.resize(outputs);
   axis.count.resize(outputs);
-  const auto centre_of = [&](int i) { return (begin + (mirrored ? outputs - 1 - i : i) + 0.5) * scale; };
+  const auto centre_of = [&](int i) { return from.begin + (begin + (mirrored ? outputs - 1 - i : i) + 0.5) * scale; };
   int most = 0;
   for (int i = 0; i < outputs; i++) {
     axis.first[i] = std::max(0, int(centre_of(i) - support + 0.5));

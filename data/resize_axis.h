@@ -17,5 +17,10 @@ struct ResizeAxis {
   std::vector<double> weight;         // of one output, before it is rounded
 };
 
-// Outputs [begin, begin + outputs) of an axis that goes from n to m, the last one first where mirrored.
-void make_axis(int n, int m, int begin, int outputs, Interpolation, bool mirrored, ResizeAxis& axis);
+// What is resized of n pixels: [begin, begin + length) of them. Taps reach beyond it where there are pixels.
+struct Stretch {
+  double begin, length;
+};
+
+// Outputs [begin, begin + outputs) of an axis that goes from the stretch of n pixels to m, the last one first where mirrored.
+void make_axis(int n, Stretch, int m, int begin, int outputs, Interpolation, bool mirrored, ResizeAxis& axis);

@@ -155,12 +155,24 @@ Mix draw_mix(const AugmentConfig& c, RandomSequence& draw) {
   return mix;
 }
 
+namespace {
+
+// The most that leaves both sides of the source at least as long as what it is resized to.
+int shrink_for(const View& view) {
+  int shrink = 1;
+  while (shrink < 8 && view.source.height >= 2 * shrink * view.resized.height && view.source.width >= 2 * shrink * view.resized.width) shrink *= 2;
+  return shrink;
+}
+
+}  // namespace
+
 Renderer::Renderer(const AugmentConfig& config) : config_(config) {
   for (int c = 0; c < 3; c++) fill_[c] = uint8_t(std::clamp(round_half_even(255.0 * config.mean[c]), 0, 255));
 }
 
 EraseBox Renderer::training(std::span<const uint8_t> bytes, RandomSequence draw, uint8_t* out) {
-  const View view = training_view(config_, decoder_.open(bytes), draw);
+  View view = training_view(config_, decoder_.open(bytes), draw);
+  if (config_.scaled_decode && decoder_.can_shrink()) view.shrink = shrink_for(view);
   render(view, out);
   ops_.clear();
   draw_ops(config_.auto_augment, config_.interpolation, draw, ops_);
@@ -173,10 +185,20 @@ void Renderer::evaluation(std::span<const uint8_t> bytes, uint8_t* out) {
   render(evaluation_view(config_, decoder_.open(bytes)), out);
 }
 
+// Into region_: the pixels that the view's source touches. Returns where it lies in them.
+Part Renderer::decode(const View& view) {
+  const int k = view.shrink;
+  const Part box{view.source.top / double(k), view.source.left / double(k), view.source.height / double(k), view.source.width / double(k)};
+  const int top = int(box.top), left = int(box.left);
+  const Box region{top, left, int(std::ceil(box.top + box.height)) - top, int(std::ceil(box.left + box.width)) - left};
+  const size_t bytes = size_t(region.height) * size_t(region.width) * size_t(config_.channels);
+  if (bytes > region_.pixels.capacity()) resize_exactly(region_.pixels, bytes);
+  decoder_.read(region, config_.channels, k, region_);
+  return {box.top - top, box.left - left, box.height, box.width};
+}
+
 void Renderer::render(const View& view, uint8_t* out) {
-  const size_t decoded = size_t(view.source.height) * size_t(view.source.width) * size_t(config_.channels);
-  if (decoded > region_.pixels.capacity()) resize_exactly(region_.pixels, decoded);
-  decoder_.read(view.source, config_.channels, region_);
+  const Part part = decode(view);
   const int side = config_.image_size, channels = config_.channels;
   const int top = std::max(0, view.top), bottom = std::min(view.resized.height, view.top + side);
   const int left = std::max(0, view.left), right = std::min(view.resized.width, view.left + side);
@@ -185,5 +207,5 @@ void Renderer::render(const View& view, uint8_t* out) {
   const size_t stride = size_t(side) * channels;
   const int margin = view.flip ? view.left + side - right : left - view.left;   // of zeros, on the left
   uint8_t* corner = out + (top - view.top) * stride + size_t(margin) * channels;
-  resize_(region_, view.resized, {top, left, bottom - top, right - left}, view.interpolation, view.flip, corner, stride);
+  resize_(region_, part, view.resized, {top, left, bottom - top, right - left}, view.interpolation, view.flip, corner, stride);
 }

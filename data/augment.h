@@ -20,6 +20,9 @@ struct AugmentConfig {
   // Nothing: drawn for each training image, and for each operation of the policy; evaluation takes bicubic.
   std::optional<Interpolation> interpolation = Interpolation::bicubic;
 
+  // Training: a JPEG of which a crop is shrunk to half or less is decoded at 1/2, 1/4 or 1/8, no smaller than what is needed.
+  bool scaled_decode = false;
+
   // Training. With random_resized_crop off, the short side becomes image_size, crop_padding zeros are put around the
   // image and a window of image_size is drawn from it: the recipe for small images.
   bool random_resized_crop = true;
@@ -57,6 +60,7 @@ struct View {
   bool flip = false;
   Interpolation interpolation = Interpolation::bicubic;
   EraseBox erase;
+  int shrink = 1;   // of what is decoded: 1, 2, 4, 8
 };
 View training_view(const AugmentConfig&, Size image, RandomSequence& draw);
 View evaluation_view(const AugmentConfig&, Size image);
@@ -77,6 +81,7 @@ class Renderer {
   void release() { region_.pixels = std::vector<uint8_t>(); }
 
  private:
+  Part decode(const View&);
   void render(const View&, uint8_t* out);
   AugmentConfig config_;
   Colour fill_;   // the mean: what operations leave uncovered

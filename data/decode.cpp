@@ -60,7 +60,8 @@ void copy_region(const uint8_t* pixels, int width, int from, const Box& region, 
   }
 }
 
-void read_jpeg(Decoder::State& s, const Box& region, int channels, uint8_t* out) {
+void read_jpeg(Decoder::State& s, const Box& region, int channels, int shrink, uint8_t* out) {
+  if (shrink > 1) return s.jpeg.read_by_libjpeg(region, channels, out, shrink);
   try {
     s.jpeg.read(region, channels, out);
   } catch (const Error&) {
@@ -100,18 +101,20 @@ Size Decoder::open(std::span<const uint8_t> bytes) {
   return s.size;
 }
 
-void Decoder::read(const Box& region, int channels, Image& out) {
+void Decoder::read(const Box& region, int channels, int shrink, Image& out) {
   State& s = *state_;
   check(channels == 1 || channels == 3, "[decode] channels must be 1 or 3, got ", channels);
+  check(shrink == 1 || ((shrink == 2 || shrink == 4 || shrink == 8) && can_shrink()), "[decode] this picture cannot be shrunk by ", shrink);
+  const Size size{(s.size.height + shrink - 1) / shrink, (s.size.width + shrink - 1) / shrink};
   check(region.top >= 0 && region.left >= 0 && region.height > 0 && region.width > 0 &&
-        region.height <= s.size.height - region.top && region.width <= s.size.width - region.left,
+        region.height <= size.height - region.top && region.width <= size.width - region.left,
         "[decode] the region ", region.height, " x ", region.width, " at ", region.top, ", ", region.left,
-        " must lie inside the image, ", s.size.height, " x ", s.size.width);
+        " must lie inside the image, ", size.height, " x ", size.width);
   out.height = region.height, out.width = region.width, out.channels = channels;
   out.pixels.resize(size_t(region.height) * region.width * channels);
 
   if (s.format == ImageFormat::jpeg) {
-    read_jpeg(s, region, channels, out.pixels.data());
+    read_jpeg(s, region, channels, shrink, out.pixels.data());
   } else if (s.format == ImageFormat::png) {
     const Image whole = read_png(s.bytes);
     copy_region(whole.pixels.data(), whole.width, whole.channels, region, channels, out.pixels.data());
@@ -119,5 +122,7 @@ void Decoder::read(const Box& region, int channels, Image& out) {
     copy_region(s.bytes.data() + s.pgm_pixels, s.size.width, 1, region, channels, out.pixels.data());
   }
 }
+
+bool Decoder::can_shrink() const { return state_->format == ImageFormat::jpeg && state_->jpeg.can_shrink(); }
 
 int Decoder::warnings() const { return state_->format == ImageFormat::jpeg ? state_->jpeg.warnings() : 0; }

@@ -42,7 +42,11 @@ class Decoder {
   // Reads the header, so that a crop can be chosen before a pixel is decoded. The bytes must live until read().
   Size open(std::span<const uint8_t> bytes);
   // The region of the opened image, in 1 or 3 channels. Once for each open().
-  void read(const Box& region, int channels, Image& out);
+  void read(const Box& region, int channels, Image& out) { read(region, channels, 1, out); }
+  // Where can_shrink(), by 2, 4 or 8: the region of the picture whose sides are divided by `shrink`, rounded up. A JPEG is transformed at
+  // that size at once, which takes less time; a pixel is about the mean of those it stands for.
+  void read(const Box& region, int channels, int shrink, Image& out);
+  bool can_shrink() const;
   // Harmless irregularities of the last image, such as stray bytes between its segments.
   int warnings() const;
 

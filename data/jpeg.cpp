@@ -107,7 +107,7 @@ bool is_smoothed(const jpeg_decompress_struct& info) {
 }
 
 // Rows above the region are read but not transformed; what lies below is not read, so damage there goes unseen.
-bool read_rows(State& s, const Box& region, int channels, uint8_t* out) {
+bool read_rows(State& s, const Box& region, int channels, uint8_t* out, int shrink) {
   jpeg_decompress_struct& info = s.info;
   if (setjmp(s.errors.escape)) {
     jpeg_abort_decompress(&info);
@@ -117,6 +117,8 @@ bool read_rows(State& s, const Box& region, int channels, uint8_t* out) {
   info.out_color_space = cmyk ? JCS_CMYK : channels == 1 ? JCS_GRAYSCALE : JCS_RGB;
   info.dct_method = JDCT_ISLOW;
   info.do_fancy_upsampling = TRUE;
+  info.scale_num = 1;
+  info.scale_denom = unsigned(shrink);
   jpeg_start_decompress(&info);
   const bool cut = !is_smoothed(info);
   const int skipped_columns = region.left - (cut ? crop_columns(info, region) : 0);
@@ -131,6 +133,13 @@ bool read_rows(State& s, const Box& region, int channels, uint8_t* out) {
   if (info.output_scanline == info.output_height) jpeg_finish_decompress(&info);  // sees whether the end mark is there
   else jpeg_abort_decompress(&info);
   return true;
+}
+
+// The pixels that decide those of a region of the shrunk picture: chroma may be interpolated with the neighbours.
+Box unshrunk(const Box& region, int shrink, Size size) {
+  const int top = std::max(0, (region.top - 1) * shrink), left = std::max(0, (region.left - 1) * shrink);
+  return {top, left, std::min(size.height, (region.top + region.height + 1) * shrink) - top,
+          std::min(size.width, (region.left + region.width + 1) * shrink) - left};
 }
 
 }  // namespace
@@ -161,20 +170,29 @@ void JpegReader::read(const Box& region, int channels, uint8_t* out) {
   read_by_libjpeg(region, channels, out);
 }
 
-void JpegReader::read_by_libjpeg(const Box& region, int channels, uint8_t* out) {
+void JpegReader::read_by_libjpeg(const Box& region, int channels, uint8_t* out, int shrink) {
   State& s = *state_;
   Box part = region;
-  const bool whole = region.height == s.size.height && region.width == s.size.width;
+  const Box full = shrink == 1 ? region : unshrunk(region, shrink, s.size);
+  const bool whole = full.height == s.size.height && full.width == s.size.width;
   if (s.indexed && !whole) {
-    const Tiles tiles = tiles_of(s.index, region);
+    const Tiles tiles = tiles_of(s.index, full);
     join_tiles(s.bytes, s.index, tiles, s.joined);
     if (!read_header(s, s.joined.data(), s.joined.size())) fail(Exit::bad_data, "JPEG: ", s.errors.message);
-    part.top -= tiles.top * s.index.tile_height;
-    part.left -= tiles.left * s.index.tile_width;
+    part.top -= tiles.top * s.index.tile_height / shrink;
+    part.left -= tiles.left * s.index.tile_width / shrink;
   }
   s.row.resize(size_t(s.info.image_width) * 4);
-  const bool read = read_rows(s, part, channels, out);
+  const bool read = read_rows(s, part, channels, out, shrink);
   if (!read || s.errors.damaged) fail(Exit::bad_data, "JPEG: ", s.errors.message);
+}
+
+// libjpeg-turbo 2.1 leaves columns out where it cuts a shrunk picture of unusual sampling.
+bool JpegReader::can_shrink() const {
+  const jpeg_decompress_struct& info = state_->info;
+  if (info.num_components == 1) return true;
+  const auto full = [](const jpeg_component_info& c) { return c.h_samp_factor == 1 && c.v_samp_factor == 1; };
+  return info.num_components == 3 && info.max_h_samp_factor <= 2 && info.max_v_samp_factor <= 2 && full(info.comp_info[1]) && full(info.comp_info[2]);
 }
 
 int JpegReader::warnings() const { return int(state_->errors.base.num_warnings); }

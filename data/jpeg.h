@@ -17,7 +17,10 @@ class JpegReader {
   ~JpegReader();
   Size open(std::span<const uint8_t> bytes);
   void read(const Box& region, int channels, uint8_t* out);  // out: [region.height, region.width, channels]; once for each open()
-  void read_by_libjpeg(const Box& region, int channels, uint8_t* out);
+  // With a shrink of 2, 4 or 8 the region is one of the picture whose sides are divided by it, rounded up, which libjpeg transforms at that
+  // size at once; only where can_shrink().
+  void read_by_libjpeg(const Box& region, int channels, uint8_t* out, int shrink = 1);
+  bool can_shrink() const;
   int warnings() const;
   // After read() failed: libjpeg lacks what the file needs, which does not make it damaged.
   bool lacks_support() const;

@@ -185,7 +185,7 @@ LoaderMemory loader_memory(const AugmentConfig& augment, const LoaderConfig& con
   const int64_t batches = std::max(1, config.prefetch) + 1, workers = std::max(1, config.threads);
   const auto longest = int64_t(2 * std::sqrt(double(pixels)));   // side of a picture that is four times as long as high
   const int64_t taps = 4 * longest / side + 5;                   // of a cubic kernel that is stretched to this scale
-  const int64_t resizer = int64_t(sizeof(float)) * augment.channels * (16 * (longest + 16) + (taps + 16) * (side + 16));
+  const int64_t resizer = augment.channels * (2 * (longest + taps + 16) + (taps + 4) * (side + 32)) + 8 * side * taps;   // rows, weights
   return {batches * config.batch_size * image, workers * (file_bytes + augment.channels * pixels), workers * (6 * pixels + resizer + (1 << 20))};
 }
 

@@ -6,17 +6,24 @@
 #include "data/decode.h"
 #include "data/resize_axis.h"
 
+// Part of a picture, in pixels.
+struct Part {
+  double top, left, height, width;
+};
+
 class Resizer {
  public:
   // Resizes `source` to `size` and keeps only `window` of the result, which is all that is computed; `mirrored` turns the
   // window left to right. out: [window.height, window.width, channels], its rows `stride` bytes apart.
   void operator()(const Image& source, Size size, const Box& window, Interpolation, bool mirrored, uint8_t* out, size_t stride);
+  // The same with `part` of the source as what is resized: Pillow's resize with a box.
+  void operator()(const Image& source, const Part& part, Size size, const Box& window, Interpolation, bool mirrored, uint8_t* out, size_t stride);
 
  private:
   void columns_first(const Image& source, uint8_t* out, size_t stride);
-  void rows_first(const Image& source, Size size, const Box& window, Interpolation, bool mirrored, uint8_t* out, size_t stride);
+  void rows_first(const Image& source, const Part& part, Size size, const Box& window, Interpolation, bool mirrored, uint8_t* out, size_t stride);
 
   ResizeAxis columns_, rows_;
-  std::vector<float> block_, between_;     // 16 rows of the source, turned; rows after the first pass
-  std::vector<uint8_t> turned_, lines_;    // 16 rows after the first pass, still turned; turned back
+  std::vector<uint8_t> between_, last_;    // rows after the first pass; the last rows of the source, which must not be read beyond
+  std::vector<const uint8_t*> taps_;       // the rows that one output sums
 };

@@ -17,36 +17,42 @@ double bicubic(double x) {
   return 0;
 }
 
+void put(int32_t& pair, int which, int32_t weight) { pair |= int32_t(uint32_t(uint16_t(weight)) << (16 * which)); }
+
 }  // namespace
 
-void make_axis(int n, int m, int begin, int outputs, Interpolation kind, bool mirrored, ResizeAxis& axis) {
-  const double scale = double(n) / m, stretch = std::max(1.0, scale), shrink = 1 / stretch;
+void make_axis(int n, Stretch from, int m, int begin, int outputs, Interpolation kind, bool mirrored, ResizeAxis& axis) {
+  const double scale = from.length / m, stretch = std::max(1.0, scale), shrink = 1 / stretch;
   const double support = (kind == Interpolation::bicubic ? 2 : 1) * stretch;
-  axis.longest = std::min(n, int(std::ceil(support)) * 2 + 1);
   axis.first.resize(outputs);
   axis.count.resize(outputs);
-  axis.high.resize(size_t(outputs) * axis.longest);
-  axis.low.resize(size_t(outputs) * axis.longest);
-  axis.weight.resize(axis.longest);
+  const auto centre_of = [&](int i) { return from.begin + (begin + (mirrored ? outputs - 1 - i : i) + 0.5) * scale; };
+  int most = 0;
+  for (int i = 0; i < outputs; i++) {
+    axis.first[i] = std::max(0, int(centre_of(i) - support + 0.5));
+    axis.count[i] = std::min(n, int(centre_of(i) + support + 0.5)) - axis.first[i];
+    most = std::max(most, axis.count[i]);
+  }
+  axis.pairs = (most + 1) / 2;
+  axis.high.assign(size_t(outputs) * axis.pairs, 0);
+  axis.low.assign(size_t(outputs) * axis.pairs, 0);
+  axis.weight.resize(most);
   std::vector<double>& weight = axis.weight;
 
   for (int i = 0; i < outputs; i++) {
-    const double centre = (begin + (mirrored ? outputs - 1 - i : i) + 0.5) * scale;
-    const int low = std::max(0, int(centre - support + 0.5));
-    const int high = std::min(n, int(centre + support + 0.5));
+    const double centre = centre_of(i);
+    const int low = axis.first[i], high = low + axis.count[i];
     double sum = 0;
     for (int j = low; j < high; j++) {
       const double x = (j - centre + 0.5) * shrink;
       sum += weight[j - low] = kind == Interpolation::bicubic ? bicubic(x) : bilinear(x);
     }
-    axis.first[i] = low;
-    axis.count[i] = high - low;
     for (int j = 0; j < high - low; j++) {
       const double w = sum != 0 ? weight[j] / sum : weight[j];
       const int32_t fixed = int32_t(std::trunc(w * (1 << resize_precision) + (w < 0 ? -0.5 : 0.5)));
       const int32_t upper = (fixed + (1 << (resize_low_bits - 1))) >> resize_low_bits;
-      axis.high[size_t(i) * axis.longest + j] = float(upper);
-      axis.low[size_t(i) * axis.longest + j] = float(fixed - upper * (1 << resize_low_bits));
+      put(axis.high[size_t(i) * axis.pairs + j / 2], j % 2, upper);
+      put(axis.low[size_t(i) * axis.pairs + j / 2], j % 2, fixed - upper * (1 << resize_low_bits));
     }
   }
 }

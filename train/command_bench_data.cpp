@@ -201,6 +201,7 @@ int run_bench_data(const BenchDataOptions& options) {
   const AugmentConfig augment = options.recipe.empty() ? AugmentConfig{} : augment_config(recipe);
   AugmentConfig crop;   // the same crops and nothing else
   crop.image_size = augment.image_size, crop.channels = augment.channels, crop.interpolation = augment.interpolation;
+  crop.scaled_decode = augment.scaled_decode;
   crop.random_resized_crop = augment.random_resized_crop, crop.crop_padding = augment.crop_padding;
   crop.scale_min = augment.scale_min, crop.scale_max = augment.scale_max;
   crop.ratio_min = augment.ratio_min, crop.ratio_max = augment.ratio_max;

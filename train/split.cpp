@@ -10,6 +10,7 @@ AugmentConfig augment_config(const Recipe& recipe) {
   c.channels = recipe.model.in_chans;
   if (recipe.data.interpolation == "random") c.interpolation.reset();
   else c.interpolation = recipe.data.interpolation == "bilinear" ? Interpolation::bilinear : Interpolation::bicubic;
+  c.scaled_decode = recipe.data.scaled_decode;
   c.random_resized_crop = a.random_resized_crop;
   c.scale_min = a.scale[0], c.scale_max = a.scale[1];
   c.ratio_min = a.ratio[0], c.ratio_max = a.ratio[1];

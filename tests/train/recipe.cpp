@@ -145,7 +145,7 @@ TEST_CASE("recipe: a value outside its limits is refused") {
                "--set run.seed=9223372036854775808: run.seed must be");
   CHECK(refusal_of_set("model.norm_position=both") ==
         "--set model.norm_position=both: model.norm_position must be one of 'pre', 'post', it is the word \"both\"");
-  CHECK(refusal_of_set("run.device=gpu") == "--set run.device=gpu: run.device must be 'cpu', it is the word \"gpu\"");
+  CHECK(refusal_of_set("run.device=gpu") == "--set run.device=gpu: run.device must be one of 'cpu', 'cuda', it is the word \"gpu\"");
 }
 
 TEST_CASE("recipe: a file that is not TOML is answered with the place") {

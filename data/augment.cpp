@@ -186,9 +186,9 @@ void Renderer::evaluation(std::span<const uint8_t> bytes, uint8_t* out) {
 }
 
 // Into region_: the pixels that the view's source touches. Returns where it lies in them.
-Part Renderer::decode(const View& view) {
+RealBox Renderer::decode(const View& view) {
   const int k = view.shrink;
-  const Part box{view.source.top / double(k), view.source.left / double(k), view.source.height / double(k), view.source.width / double(k)};
+  const RealBox box{view.source.top / double(k), view.source.left / double(k), view.source.height / double(k), view.source.width / double(k)};
   const int top = int(box.top), left = int(box.left);
   const Box region{top, left, int(std::ceil(box.top + box.height)) - top, int(std::ceil(box.left + box.width)) - left};
   const size_t bytes = size_t(region.height) * size_t(region.width) * size_t(config_.channels);
@@ -198,7 +198,7 @@ Part Renderer::decode(const View& view) {
 }
 
 void Renderer::render(const View& view, uint8_t* out) {
-  const Part part = decode(view);
+  const RealBox part = decode(view);
   const int side = config_.image_size, channels = config_.channels;
   const int top = std::max(0, view.top), bottom = std::min(view.resized.height, view.top + side);
   const int left = std::max(0, view.left), right = std::min(view.resized.width, view.left + side);

@@ -81,7 +81,7 @@ class Renderer {
   void release() { region_.pixels = std::vector<uint8_t>(); }
 
  private:
-  Part decode(const View&);
+  RealBox decode(const View&);
   void render(const View&, uint8_t* out);
   AugmentConfig config_;
   Colour fill_;   // the mean: what operations leave uncovered

@@ -145,7 +145,7 @@ void Resizer::columns_first(const Image& source, uint8_t* out, size_t stride) {
 }
 
 // The same on its side.
-void Resizer::rows_first(const Image& source, const Part& part, Size size, const Box& window, Interpolation kind, bool mirrored, uint8_t* out,
+void Resizer::rows_first(const Image& source, const RealBox& part, Size size, const Box& window, Interpolation kind, bool mirrored, uint8_t* out,
                          size_t stride) {
   Image turned{window.width, window.height, source.channels, {}};
   turned.pixels.resize(size_t(window.width) * window.height * source.channels);
@@ -160,7 +160,7 @@ void Resizer::operator()(const Image& source, Size size, const Box& window, Inte
   (*this)(source, {0, 0, double(source.height), double(source.width)}, size, window, kind, mirrored, out, stride);
 }
 
-void Resizer::operator()(const Image& source, const Part& part, Size size, const Box& window, Interpolation kind, bool mirrored, uint8_t* out,
+void Resizer::operator()(const Image& source, const RealBox& part, Size size, const Box& window, Interpolation kind, bool mirrored, uint8_t* out,
                          size_t stride) {
   check(window.top >= 0 && window.left >= 0 && window.top + window.height <= size.height &&
             window.left + window.width <= size.width,

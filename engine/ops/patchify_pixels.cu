@@ -22,6 +22,12 @@ struct StagedPlan {
   int64_t first_sample;
 };
 
+// What an erased pixel becomes. Seldom called and long, so it is not copied to each place that does.
+__host__ __device__ __attribute__((noinline)) float noise_of(const StagedPlan& plan, int64_t image, int64_t place) {
+  const Words w = plan.noise.words(plan.step, uint64_t(plan.first_sample + image), uint32_t(place));
+  return float(normal_from(w[0], w[1]));
+}
+
 template <class T> struct Pixels {
   const uint8_t* images;    // [B, H, W, C]
   const StagedPlan* plan;
@@ -38,8 +44,7 @@ template <class T> struct Pixels {
       const int32_t* e = reinterpret_cast<const int32_t*>(plan + 1) + b * 4;
       if (inside(y, x, e[0], e[1], e[2], e[3])) {
         if (plan->erase_to_zero) return 0;
-        const Words w = plan->noise.words(plan->step, uint64_t(plan->first_sample + b), uint32_t((y * width + x) * channels + c));
-        return float(normal_from(w[0], w[1]));
+        return noise_of(*plan, b, (y * width + x) * channels + c);
       }
     }
     return pixel * plan->factor[c] + plan->offset[c];

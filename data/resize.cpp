@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "data/pair_sums.h"
+#include "engine/pair_sums.h"
 #include "engine/check.h"
 
 namespace {

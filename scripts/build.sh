@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# build.sh [--cuda | --sanitize address,undefined|thread] [TARGET...]: configures where needed and builds what has changed.
+# build.sh [--cuda | --cuda-check | --sanitize address,undefined|thread] [TARGET...]: configures where needed and builds what has changed.
 #
-# Into build/ (with CUDA if the machine has a GPU and the toolkit), build-cuda/ with --cuda (with CUDA in any case), or build-asan/ and
-# build-tsan/ for the sanitizers. JOBS=N compiles N files at a time.
+# Into build/ (with CUDA if the machine has a GPU and the toolkit), build-cuda/ with --cuda (with CUDA in any case), build-cuda-check/ (the same
+# without optimisation, for one GPU model: whether it compiles and links), or build-asan/ and build-tsan/ for the sanitizers. JOBS=N compiles N files at a time.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -11,6 +11,11 @@ configuration=()
 if [ "${1:-}" = --cuda ]; then
   folder=build-cuda
   configuration=(-DLIPSGRAD_CUDA=ON)
+  shift
+elif [ "${1:-}" = --cuda-check ]; then
+  folder=build-cuda-check
+  configuration=(-DLIPSGRAD_CUDA=ON -DLIPSGRAD_CUDA_ARCHITECTURES=90a -DCMAKE_BUILD_TYPE=None -DCMAKE_CXX_FLAGS=-O0
+                 "-DCMAKE_CUDA_FLAGS=-Xcicc -O0 -Xptxas -O0")
   shift
 elif [ "${1:-}" = --sanitize ]; then
   case ${2:-} in

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# test.sh: installs what is missing, builds, runs every test plain and the small suites under the sanitizers, and builds with CUDA where its
-# toolkit is.
+# test.sh: installs what is missing, builds, runs every test plain and the small suites under the sanitizers, and compiles and links with CUDA
+# where its toolkit is.
 #
 # Closes with one line, "N passed, N failed": the test cases of all suites.
 set -uo pipefail
@@ -118,9 +118,9 @@ threads() {
 # With the CUDA Toolkit here: nvcc takes the same sources, the binary links, and it says why it uses no GPU or which it has.
 cuda() {
   command -v nvcc >/dev/null || [ -x "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" ] || return 0
-  build --cuda lipsgrad test_engine || return
-  echo "== build-cuda/lipsgrad devices"
-  if timeout 60 build-cuda/lipsgrad devices </dev/null | grep '^cuda'; then passed=$((passed + 1))
+  build --cuda-check lipsgrad test_engine || return
+  echo "== build-cuda-check/lipsgrad devices"
+  if timeout 60 build-cuda-check/lipsgrad devices </dev/null | grep '^cuda'; then passed=$((passed + 1))
   else failed=$((failed + 1)); fi
 }
 

@@ -1,6 +1,7 @@
 // comm_host.cpp: the queue of collectives, and how each is made of messages.
 #include "engine/comm_host.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace {
@@ -149,7 +150,7 @@ template <class T> void HostCommunicator::reduce(const Tensor& x, const std::vec
     }
     for (int r = 0; r < size; r++) {
       T* to = terms + r * own + begin;
-      if (r == rank) std::memcpy(to, at(x, part.begin), bytes);
+      if (r == rank) std::copy_n(at(x, part.begin), bytes, to);
       else in.push_back({r, reinterpret_cast<char*>(to), bytes});
     }
     begin += part.size();
@@ -160,7 +161,7 @@ template <class T> void HostCommunicator::reduce(const Tensor& x, const std::vec
   add_halves(by_rank.data(), size, own);
   for (int64_t begin = 0; const Part& part : parts) {
     if (part.owner != rank) continue;
-    std::memcpy(at(x, part.begin), terms + begin, size_t(part.size()) * sizeof(T));
+    if (part.size() > 0) std::memcpy(at(x, part.begin), terms + begin, size_t(part.size()) * sizeof(T));
     begin += part.size();
   }
 }

@@ -37,7 +37,7 @@ class Threads : public Messenger {
         shared_->news.wait_until(lock, std::min(deadline, Clock::now() + std::chrono::milliseconds(50)));
       }
       check(box.front().size() == m.bytes, "[comm] a message of ", box.front().size(), " bytes, expected ", m.bytes);
-      std::memcpy(m.data, box.front().data(), m.bytes);
+      std::copy(box.front().begin(), box.front().end(), m.data);   // perhaps none
       box.pop_front();
     }
   }

@@ -150,7 +150,7 @@ template <class T> void HostCommunicator::reduce(const Tensor& x, const std::vec
     }
     for (int r = 0; r < size; r++) {
       T* to = terms + r * own + begin;
-      if (r == rank) std::copy_n(at(x, part.begin), bytes, to);
+      if (r == rank) bytes > 0 ? std::memcpy(to, at(x, part.begin), bytes) : nullptr;
       else in.push_back({r, reinterpret_cast<char*>(to), bytes});
     }
     begin += part.size();

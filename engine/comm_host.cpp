@@ -143,6 +143,7 @@ template <class T> void HostCommunicator::reduce(const Tensor& x, const std::vec
   T* terms = reinterpret_cast<T*>(scratch_.data());   // [rank, own]
   std::vector<Message> out, in;
   for (int64_t begin = 0; const Part& part : parts) {
+    if (part.size() == 0) continue;   // the same parts at every rank: nobody waits for an empty one
     const size_t bytes = size_t(part.size()) * sizeof(T);
     if (part.owner != rank) {
       out.push_back({part.owner, at(x, part.begin), bytes});
@@ -150,7 +151,7 @@ template <class T> void HostCommunicator::reduce(const Tensor& x, const std::vec
     }
     for (int r = 0; r < size; r++) {
       T* to = terms + r * own + begin;
-      if (r == rank) bytes > 0 ? std::memcpy(to, at(x, part.begin), bytes) : nullptr;
+      if (r == rank) std::memcpy(to, at(x, part.begin), bytes);
       else in.push_back({r, reinterpret_cast<char*>(to), bytes});
     }
     begin += part.size();
@@ -160,8 +161,8 @@ template <class T> void HostCommunicator::reduce(const Tensor& x, const std::vec
   for (int r = 0; r < size; r++) by_rank.push_back(terms + r * own);
   add_halves(by_rank.data(), size, own);
   for (int64_t begin = 0; const Part& part : parts) {
-    if (part.owner != rank) continue;
-    if (part.size() > 0) std::memcpy(at(x, part.begin), terms + begin, size_t(part.size()) * sizeof(T));
+    if (part.owner != rank || part.size() == 0) continue;
+    std::memcpy(at(x, part.begin), terms + begin, size_t(part.size()) * sizeof(T));
     begin += part.size();
   }
 }
@@ -169,6 +170,7 @@ template <class T> void HostCommunicator::reduce(const Tensor& x, const std::vec
 void HostCommunicator::gather(const Tensor& x, const std::vector<Part>& parts) {
   std::vector<Message> out, in;
   for (const Part& part : parts) {
+    if (part.size() == 0) continue;
     const size_t bytes = size_t(part.size()) * size_of(x.dtype());
     if (part.owner != rank) in.push_back({part.owner, at(x, part.begin), bytes});
     for (int r = 0; r < size && part.owner == rank; r++)

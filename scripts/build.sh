@@ -46,4 +46,7 @@ fi
 
 targets=("$@")
 [ ${#targets[@]} -gt 0 ] || targets=(all)
-cmake --build "$root/$folder" --parallel "${JOBS:-$(jobs_that_fit)}" --target "${targets[@]}"
+# In a log only what goes wrong is of interest.
+quiet=()
+[ -t 1 ] || quiet=(-- --quiet)
+cmake --build "$root/$folder" --parallel "${JOBS:-$(jobs_that_fit)}" --target "${targets[@]}" "${quiet[@]}"

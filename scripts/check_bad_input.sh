@@ -4,36 +4,14 @@
 # Each time: the right exit code (docs/exit-codes.md), one line on stderr that begins with "lipsgrad: " and says what is wrong, no crash.
 # Closes with one line, "bad input: N passed, N failed, N skipped".
 set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source "$(dirname "${BASH_SOURCE[0]}")/checks.sh"
 
-lipsgrad=$PWD/build/lipsgrad
-images=$PWD/tests/golden/images.txt
-[ -x "$lipsgrad" ] || { echo "build/lipsgrad is missing: scripts/build.sh makes it"; exit 1; }
-
-passed=0 failed=0 skipped=0
-scratch=$(mktemp -d)
 mounted=
 cleanup() {
   [ -z "$mounted" ] || umount "$mounted"
   rm -rf "$scratch"
 }
 trap cleanup EXIT
-cd "$scratch"
-
-verdict() {   # WHAT PROBLEM: no problem is a pass
-  if [ -z "$2" ]; then
-    passed=$((passed + 1))
-  else
-    failed=$((failed + 1))
-    echo "FAILED: $1: $2"
-    sed 's/^/    /' stderr
-  fi
-}
-
-skip() {
-  skipped=$((skipped + 1))
-  echo "skipped: $1"
-}
 
 # complains WHAT CODE TEXT COMMAND...: the last line on stderr is the error, and says TEXT. Before it only the progress of a training.
 complains() {
@@ -46,13 +24,13 @@ complains() {
   elif ! tail -n 1 stderr | grep -aq '^lipsgrad: '; then problem="the error is not the last line"
   elif ! tail -n 1 stderr | grep -aqF -- "$text"; then problem="the error does not say '$text'"
   fi
-  verdict "$what" "$problem"
+  verdict "$what" "$problem" stderr
 }
 
 # refuses: complains, and has said nothing else before.
 refuses() {
   complains "$@"
-  [ "$(wc -l <stderr)" -le 1 ] || verdict "$1: stderr" "$(wc -l <stderr) lines instead of one"
+  [ "$(wc -l <stderr)" -le 1 ] || verdict "$1: stderr" "$(wc -l <stderr) lines instead of one" stderr
 }
 
 # works WHAT COMMAND...
@@ -60,13 +38,12 @@ works() {
   local what=$1 got=0
   shift
   timeout 300 "$@" </dev/null >stdout 2>stderr || got=$?
-  verdict "$what" "$([ $got -eq 0 ] || echo "exit code $got")"
+  verdict "$what" "$([ $got -eq 0 ] || echo "exit code $got")" stderr
 }
 
-holds() { verdict "$1" "$("${@:2}" >/dev/null 2>&1 || echo "not so: ${*:2}")"; }
+holds() { verdict "$1" "$("${@:2}" >/dev/null 2>&1 || echo "not so: ${*:2}")" stderr; }
 
-# The golden JPEG, byte by byte from its hexadecimal line.
-jpeg() { printf "$(awk '$1 == "gray.jpg" { print $6 }' "$images" | sed 's/../\\x&/g')"; }
+jpeg() { golden gray.jpg; }
 
 make_dataset() {
   for class in ankle bag; do
@@ -76,27 +53,16 @@ make_dataset() {
   done
 }
 
-cat >tiny.toml <<'TOML'
-preset = "lipsformer_swin_tiny_bounded"
-[model]
-img_size = 8
-patch_size = 2
-in_chans = 1
-num_classes = 2
-embed_dim = 8
-depths = [1, 1]
-num_heads = [1, 2]
-window_size = 2
+{
+  tiny_recipe
+  cat <<'TOML'
 [data]
 path = "good"
 batch_size = 4
-[augment]
-auto_augment = "none"
-mean = [0.5]
-std = [0.25]
 [schedule]
 epochs = 2
 TOML
+} >tiny.toml
 make_dataset good
 works "a good run" "$lipsgrad" train tiny.toml --run good-run
 weights=$(ls -d good-run/checkpoints/*/model.safetensors | tail -n 1)
@@ -220,5 +186,4 @@ else
   skip "no permission to write: no other user can be taken on here"
 fi
 
-echo "bad input: $passed passed, $failed failed, $skipped skipped"
-[ "$failed" -eq 0 ]
+summary "bad input"

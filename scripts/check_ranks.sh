@@ -3,57 +3,22 @@
 #
 # Closes with one line, "ranks: N passed, N failed, N skipped".
 set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-
-lipsgrad=$PWD/build/lipsgrad
-images=$PWD/tests/golden/images.txt
-[ -x "$lipsgrad" ] || { echo "build/lipsgrad is missing: scripts/build.sh makes it"; exit 1; }
-
-passed=0 failed=0 skipped=0
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
-cd "$scratch"
-
-verdict() {   # WHAT PROBLEM: no problem is a pass
-  if [ -z "$2" ]; then
-    passed=$((passed + 1))
-  else
-    failed=$((failed + 1))
-    echo "FAILED: $1: $2"
-    tail -n 20 log | sed 's/^/    /'
-  fi
-}
-
-# The golden image of that name, byte by byte from its hexadecimal line.
-golden() { printf "$(awk -v name="$1" '$1 == name { print $6 }' "$images" | sed 's/../\\x&/g')"; }
+source "$(dirname "${BASH_SOURCE[0]}")/checks.sh"
 
 for class in gray.jpg rgb.png; do
   mkdir -p "good/train/$class" "good/val/$class"
   for i in 0 1 2 3 4 5 6 7; do golden $class >"good/train/$class/$i.${class#*.}"; done
   for i in 0 1 2; do golden $class >"good/val/$class/$i.${class#*.}"; done
 done
-cat >tiny.toml <<'TOML'
-preset = "lipsformer_swin_tiny_bounded"
-[model]
-img_size = 8
-patch_size = 2
-in_chans = 1
-num_classes = 2
-embed_dim = 8
-depths = [1, 1]
-num_heads = [1, 2]
-window_size = 2
-drop_path_rate = 0.3
+{
+  tiny_recipe
+  cat <<'TOML'
+mixup = 0
+cutmix = 0
 [data]
 path = "good"
 batch_size = 4
 workers = 1
-[augment]
-auto_augment = "none"
-mean = [0.5]
-std = [0.25]
-mixup = 0
-cutmix = 0
 [optimizer]
 lr_base_batch = 0
 lr = 1e-3
@@ -64,7 +29,7 @@ threads = 1
 shards = 1
 comm_timeout = 60
 TOML
-
+} >tiny.toml
 as_one() { timeout 120 "$lipsgrad" train tiny.toml "$@" </dev/null >log 2>&1; }
 under_mpirun() {   # RANKS ARGUMENTS...
   local ranks=$1
@@ -101,7 +66,7 @@ equal() {
   for file in model.safetensors state.safetensors; do
     cmp -s "$2/checkpoints/$last/$file" "$3/checkpoints/$last/$file" || problem="$problem $file differs"
   done
-  verdict "$1" "$problem"
+  verdict "$1" "$problem" log
 }
 
 # runs WHAT COMMAND...
@@ -109,7 +74,7 @@ runs() {
   local what=$1 code=0
   shift
   "$@" || code=$?
-  verdict "$what" "$([ $code -eq 0 ] || echo "exit code $code")"
+  verdict "$what" "$([ $code -eq 0 ] || echo "exit code $code")" log
 }
 
 runs "one process" as_one --run one --set run.shards=2
@@ -126,10 +91,9 @@ if command -v mpirun >/dev/null; then
   equal "ZeRO-1 changes nothing" one zero
   runs "Muon with ZeRO-1" under_mpirun 2 --run zero-muon --set run.zero=1 --set optimizer.name=muon
   equal "ZeRO-1 changes nothing of Muon" one-muon zero-muon
-  verdict "only the first rank speaks" "$([ "$(grep -c '^finished' log)" = 1 ] || echo "$(grep -c '^finished' log) ranks do")"
+  verdict "only the first rank speaks" "$([ "$(grep -c '^finished' log)" = 1 ] || echo "$(grep -c '^finished' log) ranks do")" log
 else
-  skipped=$((skipped + 1))
-  echo "skipped: mpirun is not here"
+  skip "mpirun is not here"
 fi
 
 # dies WHAT LAUNCH: rank 1 is killed in the middle of a long run; the other ends soon, with a line that names it.
@@ -152,11 +116,10 @@ dies() {
   [ $((SECONDS - started)) -lt 30 ] || problem="$problem it took $((SECONDS - started)) s"
   [ "$(grep -ac '^lipsgrad: rank 0 of 2: collective [0-9]* (.*) cannot end: rank 1 is gone' log)" = 1 ] || problem="$problem there is no line that names it"
   grep -q '"collectives":\[{' "$run/flight_recorder.json" 2>/dev/null || problem="$problem there is no flight recorder"
-  verdict "$what" "$problem"
+  verdict "$what" "$problem" log
 }
 
 dies "a rank that is killed over TCP" over_tcp
 if command -v mpirun >/dev/null; then dies "a rank that is killed under mpirun" under_mpirun; fi
 
-echo "ranks: $passed passed, $failed failed, $skipped skipped"
-[ "$failed" -eq 0 ]
+summary ranks

@@ -2,13 +2,28 @@
 # test.sh: installs what is missing, builds, runs every test plain and the small suites under the sanitizers, and compiles and links with CUDA
 # where its toolkit is.
 #
-# Closes with one line, "N passed, N failed": the test cases of all suites.
+# Closes with what failed, a line each, and "N passed, N failed": the test cases of all suites.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 passed=0
 failed=0
 skipped=0
+findings=()
+
+# A failure is said where it happens and again at the end, where a reader looks first.
+found() {
+  failed=$((failed + $1))
+  findings+=("$2")
+  echo "$2"
+}
+
+# The failed cases and the sanitizers' findings of a suite's log, a line each.
+failures_in() {
+  awk '/^TEST CASE:/ { name = substr($0, 13) }
+       /: (FATAL )?ERROR:/ && name != last { print "  failed: " name " at " $1; last = name }
+       /runtime error:|^SUMMARY: .*Sanitizer/ && !seen[$0]++ { print "  " $0 }' "$1"
+}
 
 # One suite: its test cases are added to the sums. A crash, a hang or a sanitizer's report is one failure more.
 run_suite() {
@@ -22,51 +37,31 @@ run_suite() {
   summary=$(grep -a '^\[doctest\] test cases:' "$log" | tail -n 1)
   [[ $summary =~ ([0-9]+)\ passed ]] && ok=${BASH_REMATCH[1]}
   [[ $summary =~ ([0-9]+)\ failed ]] && bad=${BASH_REMATCH[1]}
-  if [ "$code" -ne 0 ] && [ "$bad" -eq 0 ]; then
-    echo "test_$suite ended with exit code $code"
-    bad=1
-  elif [ "$ok" -eq 0 ] && [ "$bad" -eq 0 ]; then
-    echo "test_$suite ran no test case"
-    bad=1
-  fi
   passed=$((passed + ok))
-  failed=$((failed + bad))
+  if [ "$bad" -gt 0 ] || [ "$code" -ne 0 ]; then
+    found "$((bad > 0 ? bad : 1))" "$folder/test_$suite ended with exit code $code"$'\n'"$(failures_in "$log" | head -n 20)"
+  elif [ "$ok" -eq 0 ]; then
+    found 1 "$folder/test_$suite ran no test case"
+  fi
 }
 
 build() {
   bash scripts/build.sh "$@" && return 0
-  echo "The build failed: scripts/build.sh $*"
-  failed=$((failed + 1))
+  found 1 "The build failed: scripts/build.sh $*"
   return 1
 }
 
-# What the binary says to bad input. What this machine does not allow to try is skipped, which is no pass.
-bad_input() {
-  local log=build/bad_input.log
-  echo "== scripts/check_bad_input.sh"
-  timeout 900 bash scripts/check_bad_input.sh </dev/null 2>&1 | tee "$log"
-  if [[ $(tail -n 1 "$log") =~ ^bad\ input:\ ([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+)\ skipped$ ]]; then
+# A script of checks that closes with "NAME: N passed, N failed, N skipped". What this machine does not allow to try is skipped, which is no pass.
+run_checks() {
+  local script=$1 log=build/$1.log
+  echo "== scripts/$script.sh"
+  timeout 900 bash "scripts/$script.sh" </dev/null 2>&1 | tee "$log"
+  if [[ $(tail -n 1 "$log") =~ ^[a-z\ ]+:\ ([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+)\ skipped$ ]]; then
     passed=$((passed + BASH_REMATCH[1]))
-    failed=$((failed + BASH_REMATCH[2]))
     skipped=$((skipped + BASH_REMATCH[3]))
+    [ "${BASH_REMATCH[2]}" -eq 0 ] || found "${BASH_REMATCH[2]}" "scripts/$script.sh"$'\n'"$(grep -a 'FAILED' "$log" | head -n 20)"
   else
-    echo "check_bad_input.sh did not come to its end"
-    failed=$((failed + 1))
-  fi
-}
-
-# Several ranks under mpirun and over TCP; without mpirun that half is skipped.
-ranks() {
-  local log=build/ranks.log
-  echo "== scripts/check_ranks.sh"
-  timeout 900 bash scripts/check_ranks.sh </dev/null 2>&1 | tee "$log"
-  if [[ $(tail -n 1 "$log") =~ ^ranks:\ ([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+)\ skipped$ ]]; then
-    passed=$((passed + BASH_REMATCH[1]))
-    failed=$((failed + BASH_REMATCH[2]))
-    skipped=$((skipped + BASH_REMATCH[3]))
-  else
-    echo "check_ranks.sh did not come to its end"
-    failed=$((failed + 1))
+    found 1 "scripts/$script.sh did not come to its end"
   fi
 }
 
@@ -78,8 +73,8 @@ plain() {
   for suite in house engine layers models data train; do
     has_suite $suite && run_suite build $suite build/test_$suite
   done
-  bad_input
-  ranks
+  run_checks check_bad_input
+  run_checks check_ranks   # under mpirun and over TCP; without mpirun that half is skipped
 }
 
 address() {
@@ -96,7 +91,8 @@ address() {
 # The first inputs of scripts/fuzz.sh; what they stumble over counts as one failure.
 short_fuzz() {
   echo "== scripts/fuzz.sh 20000 5000"
-  if timeout 900 bash scripts/fuzz.sh 20000 5000 </dev/null 2>&1 | tee build-asan/fuzz.log; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+  if timeout 900 bash scripts/fuzz.sh 20000 5000 </dev/null 2>&1 | tee build-asan/fuzz.log; then passed=$((passed + 1))
+  else found 1 "scripts/fuzz.sh 20000 5000"$'\n'"$(failures_in build-asan/fuzz.log | head -n 20)"; fi
 }
 
 # Only what starts threads itself: the barriers of OpenMP are invisible to this sanitizer, so OpenMP gets one thread.
@@ -121,7 +117,7 @@ cuda() {
   build --cuda-check lipsgrad test_engine || return
   echo "== build-cuda-check/lipsgrad devices"
   if timeout 60 build-cuda-check/lipsgrad devices </dev/null | grep '^cuda'; then passed=$((passed + 1))
-  else failed=$((failed + 1)); fi
+  else found 1 "build-cuda-check/lipsgrad devices"; fi
 }
 
 if bash scripts/setup.sh; then
@@ -130,9 +126,11 @@ if bash scripts/setup.sh; then
   threads
   cuda
 else
-  failed=1
+  found 1 "scripts/setup.sh"
 fi
 
+
+[ "$failed" -eq 0 ] || printf '%s\n' "== what failed" "${findings[@]}"
 [ "$skipped" -eq 0 ] || echo "$skipped skipped, as said above"
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

@@ -91,7 +91,8 @@ void gemm_host(const Gemm& given, const Tensor& a, const Tensor& b, const Tensor
     epilogue.bias_gradient.copy_from(column_sums(a.view({given.k, given.m})).view(epilogue.bias_gradient.shape()));
   }
   Gemm g = given;
-  if (epilogue.scale) g.alpha *= epilogue.scale.values()[0];
+  // Read where it is: on fibers that is host memory too, and a captured step may not copy.
+  if (const Tensor& s = epilogue.scale) g.alpha *= s.dtype() == DType::f64 ? *s.data<double>() : double(*s.data<float>());
   const DType compute = c.dtype() == DType::f64 ? DType::f64 : DType::f32;
   const Tensor bias = epilogue.bias ? epilogue.bias.to(compute) : Tensor();   // no copy where it is that already
   if (compute == DType::f64) return multiply<double>(g, a, b, c, bias ? bias.data<double>() : nullptr);

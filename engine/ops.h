@@ -104,7 +104,7 @@ struct ChannelNorm {
   int window_forward = 4, window_backward = 4, warmup = 4000;   // unified and moving_average; power has no window
   enum Filter { no_filter, pooled, per_channel } filter = no_filter;   // unified: outliers, as released or as written in the paper
 };
-// What a layer remembers from step to step: f32 or f64, on the host. Written to without a lock: two threads must not train on one state.
+// What a layer remembers from step to step: f32 or f64, where x is. Written to without a lock: two threads must not train on one state.
 // What a method does not use may be empty; evaluation reads running_var and, for `batch`, running_mean only.
 struct ChannelNormState {
   Tensor running_mean;      // [C], batch only

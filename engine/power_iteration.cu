@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "engine/map.h"
+#include "engine/matrix_batch.h"
 
 namespace {
 
@@ -150,11 +151,6 @@ struct NormaliseMaps {
     vectors[m.vector + at / m.channels * m.stride + c] = norm > 0 && norm - norm == 0 ? float(back[e] / norm) : back[e];
   }
 };
-
-template <class Row> Tensor table_of(const std::vector<Row>& rows, Device device) {
-  const auto* bytes = reinterpret_cast<const uint8_t*>(rows.data());
-  return Tensor::from(Shape{int64_t(rows.size() * sizeof(Row))}, std::vector<uint8_t>(bytes, bytes + rows.size() * sizeof(Row)), DType::u8, device);
-}
 
 }  // namespace
 

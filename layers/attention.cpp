@@ -52,9 +52,11 @@ WindowAttention Attention::config(double temperature) const {
 Tensor Attention::l2_values(const Tensor& x) const {
   const int64_t h = place.heads, d = head_width();
   const Tensor q = q_proj.weight.matrix().view({h, d, width}), v = v_proj.weight.matrix().view({h, d, width});   // each head's rows
-  const double factor = (q_proj.weight.scalar() * q_proj.weight.scalar()) * v_proj.weight.scalar() / std::sqrt(double(d));
-  const Tensor matrix = matmul(matmul(v, q, true), q, false).view({width, width});
-  return linear(x, matrix, Tensor(), Tensor::full({1}, factor, DType::f64));
+  const Tensor matrix = scale(matmul(matmul(v, q, true), q, false).view({width, width}), 1 / std::sqrt(double(d)));
+  Tensor alpha;   // of the three weights together; empty: 1
+  for (const Weight* weight : {&q_proj.weight, &q_proj.weight, &v_proj.weight})
+    if (const Tensor one = weight->alpha()) alpha = alpha ? multiply(alpha, one) : one;
+  return linear(x, matrix, Tensor(), alpha);
 }
 
 Attention::Projected Attention::project(const Tensor& x, const Mode& mode) const {
@@ -96,7 +98,7 @@ Tensor Attention::position_of_values(const Tensor& v) const {
 }
 
 Tensor Attention::Lepe::operator()(const Tensor& v, int height, int width) const {
-  const Tensor kernel = weight.alpha_now ? scale(weight.matrix(), weight.scalar()) : weight.matrix();
+  const Tensor kernel = weight.kernel();
   return window_depthwise_conv(v, kernel, bias(), height, width);
 }
 

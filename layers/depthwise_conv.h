@@ -15,13 +15,11 @@ struct DepthwiseConv {
     if (scope.rules().bias) bias = scope.parameter("bias", {channels}, ParameterKind::vector, InitRule::conv_bias(area));
   }
 
-  // The kernel as it is applied. It is small, so its scalar is multiplied in.
-  Tensor kernel() const { return weight.alpha_now ? scale(weight.matrix(), weight.scalar()) : weight.matrix(); }
 
   // [B, H, W, C] -> [B, H, W, C]
   Tensor with_gelu(const Tensor& x) const {
     const LayerRange range(name);
-    return depthwise_conv_gelu(x, kernel(), bias());
+    return depthwise_conv_gelu(x, weight.kernel(), bias());
   }
   // The operator's norm on the padded map bounds the whole map. A single token of the result sees at most K x K tokens:
   // y_tc^2 <= |w_c|^2 sum_i x_ic^2, and summed over c: |y_t| <= max_c |w_c| K R + |b|; the same holds for differences, so the rms constant

@@ -52,7 +52,7 @@ struct Norm {
     check(part.over_the_batch(), "[norm] ", name, " has no constants of its own: its statistics are a token's");
     ChannelMap map{gains(), bias.raw().values()};
     if (!running_mean) return map;
-    const std::vector<double> mean = running_mean().values();
+    const std::vector<double> mean = running_mean.raw().values();
     for (size_t c = 0; c < mean.size(); c++) map.shift[c] -= map.scale[c] * mean[c];
     return map;
   }
@@ -117,7 +117,7 @@ struct Norm {
   // w / sqrt(s + eps) of each channel.
   std::vector<double> gains() const {
     std::vector<double> g = weight.raw().values();
-    const std::vector<double> s = running_var().values();
+    const std::vector<double> s = running_var.raw().values();
     for (size_t c = 0; c < g.size(); c++) g[c] /= std::sqrt(s[c] + part.eps);
     return g;
   }
@@ -127,7 +127,7 @@ struct Norm {
     return most;
   }
   double mean_shift() const {
-    const std::vector<double> g = gains(), mean = running_mean().values();
+    const std::vector<double> g = gains(), mean = running_mean.raw().values();
     double squares = 0;
     for (size_t c = 0; c < g.size(); c++) squares += g[c] * mean[c] * g[c] * mean[c];
     return std::sqrt(squares);

@@ -51,7 +51,30 @@ int ParameterStore::find_buffer(const std::string& name) const {
 
 Tensor ParameterStore::buffer(int index) const {
   const BufferInfo& info = buffer_infos_[index];
-  return buffers_[std::max(0, current_shard)].slice(info.offset, info.shape.size()).view(info.shape);
+  const Tensor& all = current_shard > 0 ? buffers_[current_shard] : buffer_values();
+  return all.slice(info.offset, info.shape.size()).view(info.shape);
+}
+
+const Tensor& ParameterStore::buffer_values() const {
+  if (device_buffers_old_) {
+    buffers_[0].copy_from(host_buffers_);
+    device_buffers_old_ = false;
+  }
+  return buffers_[0];
+}
+
+Tensor ParameterStore::raw_buffer(int index) const {
+  const BufferInfo& info = buffer_infos_[index];
+  return raw_buffer_values().slice(info.offset, info.shape.size()).view(info.shape);
+}
+
+const Tensor& ParameterStore::raw_buffer_values() const {
+  const std::lock_guard lock(fetching_);
+  if (host_buffers_old_) {
+    host_buffers_.copy_from(buffers_[0]);
+    host_buffers_old_ = false;
+  }
+  return host_buffers_;
 }
 
 void ParameterStore::share_buffers() {
@@ -78,13 +101,11 @@ void ParameterStore::finalize(DType dtype, int shards, uint64_t seed, Device dev
     small_table_ = pieces_->gather_table(small_);
     small_packed_ = Tensor::empty({numbers}, dtype, device);
   }
-  buffers_.clear();
-  for (int s = 0; s < std::max(1, shards); s++) {
-    buffers_.push_back(Tensor::zeros({buffers_size_}, dtype));
-    for (const BufferInfo& info : buffer_infos_) {
-      initialize(buffers_[s].slice(info.offset, info.shape.size()).view(info.shape), info.init, RandomStream(seed, "init." + info.name));
-    }
-  }
+  host_buffers_ = Tensor::zeros({buffers_size_}, dtype);
+  for (const BufferInfo& info : buffer_infos_)
+    initialize(host_buffers_.slice(info.offset, info.shape.size()).view(info.shape), info.init, RandomStream(seed, "init." + info.name));
+  buffers_ = {device == Device{} ? host_buffers_ : host_buffers_.to(device)};
+  for (int s = 1; s < shards; s++) buffers_.push_back(host_buffers_.to(Device{}));
   gradients_.clear();
   slots_.assign(shards, {});
   for (int s = 0; s < shards; s++) {

@@ -77,9 +77,13 @@ class ParameterStore {
 
   const std::vector<BufferInfo>& buffers() const { return buffer_infos_; }
   int find_buffer(const std::string& name) const;   // a persistent one; -1 if there is none
-  // A buffer's values: of the copy that belongs to the shard on this thread, else of the first.
+  // A buffer's values as ops read and write them: of the copy that belongs to the shard on this thread, else of the first.
   Tensor buffer(int index) const;
-  const Tensor& buffer_values() const { return buffers_[0]; }   // flat, the first copy
+  const Tensor& buffer_values() const;          // flat, the first copy, where the model runs. Who writes to it says so afterwards
+  void device_changed_buffers() { host_buffers_old_ = device_ != Device{}; }
+  Tensor raw_buffer(int index) const;           // of the first copy, on the host
+  const Tensor& raw_buffer_values() const;      // the same, flat. Who writes to it says so afterwards
+  void host_changed_buffers() { device_buffers_old_ = device_ != Device{}; }
   // Between steps: every shard goes on from the first one's buffers, as torch's DistributedDataParallel does.
   void share_buffers();
   // Weights whose map is a multiple of them by 1 / sigma (layers/lipschitz/spectral_weights.h): parameters and buffers by index.
@@ -117,6 +121,8 @@ class ParameterStore {
   Tensor small_table_, small_packed_;   // on the device
   std::vector<Tensor> gradients_;
   std::vector<Tensor> buffers_;   // flat; one a shard, at least one
+  Tensor host_buffers_;           // the first of them on the CPU
+  mutable bool device_buffers_old_ = false, host_buffers_old_ = false;
   std::vector<std::vector<std::shared_ptr<GradSlot>>> slots_;   // [shard][parameter]
 };
 
@@ -146,6 +152,7 @@ struct Buffer {
   int index = -1;
   explicit operator bool() const { return store != nullptr; }
   Tensor operator()() const { return store ? store->buffer(index) : Tensor(); }
+  Tensor raw() const { return store->raw_buffer(index); }
 };
 
 // Norms of small parameters, for the bounds: never below the truth.

@@ -15,7 +15,7 @@ struct Weight {
   WeightPart::Kind kind = WeightPart::plain;
   Parameter raw;        // [out, in] or a convolution's [out, in, k, k]
   Parameter gain;       // sigma_reparam: gamma [1]; weight_norm: [out]
-  Buffer alpha_now;     // sigma_reparam and spectral_norm: what W is multiplied with in this step
+  Buffer alpha_now;     // what W is multiplied with in this step, where it is not 1: of sigma_reparam and spectral_norm, or the factor
   double factor = 1;    // a constant that the layer asks for
 
   Weight() = default;
@@ -32,11 +32,13 @@ struct Weight {
 
   // The matrix of the product, and its scalar (empty: 1).
   Tensor matrix() const { return kind == WeightPart::weight_norm ? weight_norm(raw(), gain()) : raw(); }
-  Tensor alpha() const {
-    if (alpha_now) return alpha_now();
-    return factor == 1 ? Tensor() : Tensor::full({1}, factor, DType::f64);
+  Tensor alpha() const { return alpha_now(); }
+  // The map's own numbers, for a kernel so small that its scalar is multiplied in.
+  Tensor kernel() const {
+    const Tensor w = matrix();
+    return alpha_now ? multiply_channels(w.view({w.size(), 1}), alpha_now()).view(w.shape()) : w;
   }
-  double scalar() const { return alpha_now ? alpha_now().item() : factor; }
+  double scalar() const { return follows_sigma() ? alpha_now.raw().item() : factor; }
 
   double raw_norm(const NormSource& norms) const { return norms.sigma(raw); }   // of the stored matrix, without its factor
   // Spectral norm of the map, and of each of its row blocks. Rows of weight_norm have length |gain_r|, so |W^| <= |gain|.
@@ -69,16 +71,17 @@ struct Weight {
   BoundKind norm_kind(const NormSource& norms) const { return kind == WeightPart::weight_norm ? BoundKind::certified : norms.kind(); }
 
  private:
+  bool follows_sigma() const { return kind == WeightPart::sigma_reparam || kind == WeightPart::spectral_norm; }
   void wrap(const Scope& scope, const Shape& shape) {
     const int64_t in = shape.size() / shape[0];
+    if (follows_sigma() || factor != 1) alpha_now = scope.buffer("alpha", {1}, factor, false);
     if (kind == WeightPart::weight_norm) {
       gain = scope.parameter("gain", {shape[0]}, ParameterKind::vector, Init::ones());
       scope.store().row_gains.push_back({raw.index, gain.index});
     }
     if (kind == WeightPart::sigma_reparam) gain = scope.parameter("gamma", {1}, ParameterKind::vector, Init::ones());
-    if (kind != WeightPart::sigma_reparam && kind != WeightPart::spectral_norm) return;
+    if (!follows_sigma()) return;
     const Buffer u = scope.buffer("u", {in}, 0);
-    alpha_now = scope.buffer("alpha", {1}, 1, false);
     scope.store().spectral_weights.push_back({raw.index, gain ? gain.index : -1, u.index, alpha_now.index, factor,
                                               scope.rules().weight.gamma_is_sigma});
   }

@@ -28,7 +28,7 @@ ModelBound proved_bound(Training& training) {
   if (training.model->context > 0) fail(Exit::config, "certification is of images; ", training.recipe.model.family, " reads a text");
   training.norms->iterate(training.workers, 100);
   training.certified->measure(training.workers, *training.norms, 1e-4);
-  training.spectral->iterate(training.workers, false);
+  training.spectral->iterate(false);
   return bound_model(training, *training.certified);
 }
 

@@ -1,7 +1,6 @@
 // command_forward.cpp: `lipsgrad forward`: a model on given inputs, everything written out, to be held against PyTorch.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <deque>
 #include <fmt/format.h>
 
@@ -89,9 +88,10 @@ int run_forward(const ForwardOptions& options) {
   // Random parts are off in both; training has statistics of this batch and buffers that remember them.
   const Pass pass = options.train ? Pass::deterministic : Pass::evaluation;
   // What the forward does to the buffers is undone: the steps begin where the file did.
-  const Tensor buffers = store.buffer_values().to(Device{});
+  const Tensor buffers = store.buffer_values().to(store.device());
   put("logits", training.logits(inputs[0], pass));
-  std::memcpy(store.buffer_values().raw(), buffers.raw(), buffers.bytes());
+  store.buffer_values().copy_from(buffers);
+  store.device_changed_buffers();
   const StepResult first = training.gradients(inputs, 0, pass);
   put_numbers("loss", {1}, {first.loss});
   for (size_t i = 0; i < store.parameters().size(); i++)

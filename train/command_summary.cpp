@@ -36,7 +36,7 @@ int run_summary(const SummaryOptions& options) {
   Mode mode;
   mode.trace = &shapes;
   Profile profile;
-  training.spectral->iterate(training.workers, false);
+  training.spectral->iterate(false);
   training.model->forward(input, mode);
   const int64_t macs = profile.macs();
   const ModelBound bound = bound_model(training, *training.norms);

@@ -14,12 +14,6 @@ double proved_bound(const GramMatrix& gram, double estimate) {
   return gram.within(close) ? close : gram.upper_bound(estimate, 1e-5);
 }
 
-// As much smaller than the limit as storing the quotient can make it larger: each number is rounded by half an epsilon, which moves the
-// spectral norm by at most that part of the Frobenius norm.
-template <class T> double storable(double limit, int64_t smaller) {
-  return limit * (1 - 2 * double(std::numeric_limits<T>::epsilon()) * std::sqrt(double(smaller)));
-}
-
 template <class T> void multiply(T* w, int64_t n, double factor) {
   for (int64_t i = 0; i < n; i++) w[i] = T(double(w[i]) * factor);
 }
@@ -93,7 +87,7 @@ template <class T> void Constraint::map(const WeightMatrix& m, int64_t index, do
       return add_rank_one(w, m.rows, m.columns, limit(m) - sigma, left.data(), right.data());
     }
     case Method::normalize: return;   // enforce() is just that
-    case Method::stiefel: return stiefel(w, m.rows, m.columns, storable<T>(limit(m), m.smaller()));
+    case Method::stiefel: return stiefel(w, m.rows, m.columns, storable(limit(m), m.smaller(), dtype_of<T>));
     case Method::soft_cap: {
       std::optional<double> k = update_norm(m);
       if (k) *k += options_.sigma_max * (1 - decay);
@@ -102,7 +96,7 @@ template <class T> void Constraint::map(const WeightMatrix& m, int64_t index, do
       return strength > 0 ? soft_cap(w, m.rows, m.columns, strength) : void();
     }
     case Method::hard_cap:   // within the cap it changes nothing, at some cost and rounding
-      if (!GramMatrix(w, m.rows, m.columns).within(limit(m))) hard_cap(w, m.rows, m.columns, storable<T>(limit(m), m.smaller()), 1);
+      if (!GramMatrix(w, m.rows, m.columns).within(limit(m))) hard_cap(w, m.rows, m.columns, storable(limit(m), m.smaller(), dtype_of<T>), 1);
       return;
     case Method::clipped_weight_decay: return hard_cap(w, m.rows, m.columns, limit(m), options_.strength);
   }
@@ -118,7 +112,7 @@ template <class T> void Constraint::enforce(const WeightMatrix& m, int64_t index
   std::vector<double> left, right;
   const double bound = proved_bound(gram, estimate<T>(m, index, left, right));
   if (!std::isfinite(bound)) return;   // a weight that is not finite is for the guard
-  multiply(w, m.size(), storable<T>(limit(m), m.smaller()) / bound);
+  multiply(w, m.size(), storable(limit(m), m.smaller(), dtype_of<T>) / bound);
 }
 
 template <class T> void Constraint::cap_rows(const ParameterInfo& embedding) {

@@ -106,8 +106,10 @@ std::vector<std::string> DataParallel::gather_text(const std::string& mine, cons
   return size() == 1 ? std::vector{mine} : gather_texts(*comm_, mine, what);
 }
 
-void DataParallel::copy_from_first(const Tensor& x, const std::string& what) {
-  if (size() > 1 && x && x.size() > 0) comm_->wait(comm_->broadcast(x, 0, what));
+void DataParallel::share_buffers() {
+  if (size() == 1 || store_.buffers().empty()) return;
+  comm_->wait(comm_->broadcast(store_.raw_buffer_values(), 0, "the buffers"));
+  store_.host_changed_buffers();
 }
 
 void DataParallel::share(std::vector<double>& of_parameters, const std::string& what) {

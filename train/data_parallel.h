@@ -26,7 +26,7 @@ class DataParallel {
   bool any(bool mine, const std::string& what) { return sum(mine, what) > 0; }
   std::vector<std::string> gather_text(const std::string& mine, const std::string& what);
   void meet(const std::string& what) { comm_->wait(comm_->barrier(what)); }   // nobody goes on before all are there
-  void copy_from_first(const Tensor& x, const std::string& what);
+  void share_buffers();   // every rank goes on from the first one's
 
   // ZeRO-1: a number of each parameter from its owner; all weights from their owners; a packed tensor of state as a whole, and back.
   void share(std::vector<double>& of_parameters, const std::string& what);

@@ -17,9 +17,9 @@ std::vector<FlatRange> ranges_of(const ParameterStore& store, const std::vector<
 }  // namespace
 
 DeviceAdamW::DeviceAdamW(ParameterStore& store, const OptimizerOptions& options)
-    : DeviceAdamW(store, options, std::vector<bool>(store.parameters().size(), true)) {}
+    : DeviceAdamW(store, options, std::vector<bool>(store.parameters().size(), true), {}) {}
 
-DeviceAdamW::DeviceAdamW(ParameterStore& store, const OptimizerOptions& options, const std::vector<bool>& parameters)
+DeviceAdamW::DeviceAdamW(ParameterStore& store, const OptimizerOptions& options, const std::vector<bool>& parameters, const std::vector<double>& updates)
     : Optimizer(store, options), packing_(store, parameters, {}), all_(store.ranges(), store.device()),
       own_(ranges_of(store, parameters, packing_), store.device()), is_all_(packing_.size == store.flat_size()) {
   const Device device = store.device();
@@ -32,11 +32,12 @@ DeviceAdamW::DeviceAdamW(ParameterStore& store, const OptimizerOptions& options,
   squares_ = Tensor::zeros({int64_t(parameters.size())}, DType::f64, device);
   own_squares_ = Tensor::zeros({int64_t(decay.size())}, DType::f64, device);
   numbers_ = Tensor::zeros({step_slots}, DType::f32, device);
+  if (options.constraint.method != "none") on_device_ = std::make_unique<DeviceConstraint>(store, options, updates);
 }
 
 std::vector<double> DeviceAdamW::numbers_of(double lr) const {
   std::vector<double> numbers(step_slots, 0.0);
-  numbers[step_lr] = lr;
+  numbers[step_lr] = numbers[step_matrix_lr] = lr;
   numbers[step_correction1] = 1 - std::pow(options_.betas[0], double(steps));
   numbers[step_correction2] = 1 - std::pow(options_.betas[1], double(steps));
   return numbers;
@@ -51,19 +52,28 @@ void DeviceAdamW::measure() {
   if (!is_all_) numbers_.slice(step_clip, 1).copy_from(clip);
 }
 
-void DeviceAdamW::update_weights() {
-  own_.adamw({store_.values_in_use(), store_.gradient(0), m_, v_, ema, decay_, options_.betas[0], options_.betas[1], options_.eps, options_.ema_decay},
+void DeviceAdamW::move() {
+  own_.adamw({store_.values_in_use(), store_.gradient(0), m_, v_, averages_in_step_ ? ema : Tensor(), decay_, options_.betas[0], options_.betas[1], options_.eps, options_.ema_decay},
              numbers_);
+}
+
+void DeviceAdamW::give_numbers(double lr) {
+  numbers_.copy_from(Tensor::from(Shape{step_slots}, numbers_of(lr), DType::f32));
+  // Before the first step the host has brought the weights within the constraint, and its vectors nearer.
+  const auto of_host = Optimizer::state();
+  if (steps == 1 && of_host.contains("constraint.vectors")) on_device_->vectors.copy_from(*of_host.at("constraint.vectors"));
 }
 
 void DeviceAdamW::begin_step(double lr) {
   steps++;
-  numbers_.copy_from(Tensor::from(Shape{step_slots}, numbers_of(lr), DType::f32));
+  give_numbers(lr);
 }
 
 void DeviceAdamW::update_on_device() {
   measure();
-  update_weights();
+  move();
+  if (on_device_) on_device_->apply(numbers_);
+  if (ema && !averages_in_step_) average_weights(store_.values_in_use(), ema, options_.ema_decay, numbers_);
 }
 
 GradientNorms DeviceAdamW::gather(Workers&) {
@@ -83,12 +93,14 @@ GradientNorms DeviceAdamW::gradient_norms() const {
 
 // After a gather(): Optimizer::update has counted the step.
 void DeviceAdamW::step(Workers&, double lr, const GradientNorms&) {
-  numbers_.copy_from(Tensor::from(Shape{step_slots}, numbers_of(lr), DType::f32));
+  give_numbers(lr);
   update_on_device();
   store_.device_changed();
 }
 
 std::map<std::string, Tensor*> DeviceAdamW::state() {
-  if (packing_.size == 0) return {};
-  return {{"adamw.m", &m_}, {"adamw.v", &v_}};
+  std::map<std::string, Tensor*> all;
+  if (packing_.size > 0) all = {{"adamw.m", &m_}, {"adamw.v", &v_}};
+  if (on_device_ && on_device_->vectors) all["constraint.vectors"] = &on_device_->vectors;
+  return all;
 }

@@ -10,12 +10,22 @@ std::vector<bool> others(std::vector<bool> owned) {
   return owned;
 }
 
+std::vector<double> updates_of(const ParameterStore& store, const OptimizerOptions& options) {
+  std::vector<double> updates;
+  for (const WeightMatrix& matrix : weight_matrices(store)) updates.push_back(update_norm_at_1(options, matrix));
+  return updates;
+}
+
 }  // namespace
 
 DeviceMuon::DeviceMuon(ParameterStore& store, const OptimizerOptions& options)
-    : DeviceAdamW(store, options, others(owned_by_muon(store, options.muon))), packing_(store, owned_by_muon(store, options.muon), {}),
+    : DeviceAdamW(store, options, others(owned_by_muon(store, options.muon)), updates_of(store, options)), packing_(store, owned_by_muon(store, options.muon), {}),
       matrices_(weight_matrices(store)) {
   for (const Quintic& q : coefficients_of(options).steps) quintics_.push_back({q.a, q.b, q.c});
+  if (options.muon.embedding_rows)
+    for (size_t p = 0; p < store.parameters().size(); p++)
+      if (store.parameters()[p].kind == ParameterKind::embedding) embeddings_.push_back(int(p));
+  averages_in_step_ = false;
   m_ = Tensor::zeros({packing_.size}, store.dtype(), store.device());
 }
 
@@ -26,14 +36,21 @@ std::vector<double> DeviceMuon::numbers_of(double lr) const {
   return numbers;
 }
 
-void DeviceMuon::update_on_device() {
-  DeviceAdamW::update_on_device();
+void DeviceMuon::move() {
+  DeviceAdamW::move();
   for (const WeightMatrix& matrix : matrices_) {
     const auto at = [&](const Tensor& flat, int64_t offset) { return flat.slice(offset, matrix.size()).view({matrix.rows, matrix.columns}); };
     const int64_t packed = packing_.at[size_t(matrix.parameter)] + matrix.offset - store_.parameters()[size_t(matrix.parameter)].offset;
     muon_step({at(store_.values_in_use(), matrix.offset), at(store_.gradient(0), matrix.offset), at(m_, packed), options_.muon.nesterov,
                shape_scale(options_.muon, matrix), options_.weight_decay},
               quintics_, numbers_);
+  }
+  for (const int p : embeddings_) {
+    const int64_t width = store_.parameters()[size_t(p)].shape[-1], n = store_.parameters()[size_t(p)].size();
+    const Shape table{n / width, width};
+    muon_rows({store_.slice_of(store_.values_in_use(), p).view(table), store_.slice_of(store_.gradient(0), p).view(table),
+               m_.slice(packing_.at[size_t(p)], n).view(table), false, 1, options_.weight_decay_1d},
+              numbers_);
   }
 }
 

@@ -6,15 +6,16 @@
 class DeviceMuon : public DeviceAdamW {
  public:
   DeviceMuon(ParameterStore& store, const OptimizerOptions& options);
-  void update_on_device() override;
   std::map<std::string, Tensor*> state() override;
 
  protected:
+  void move() override;
   std::vector<double> numbers_of(double lr) const override;
 
  private:
   const Packing packing_;
   std::vector<WeightMatrix> matrices_;
-  std::vector<std::array<double, 3>> quintics_;
+  std::vector<int> embeddings_;
+  Quintics quintics_;
   Tensor m_;   // packed
 };

@@ -19,15 +19,12 @@ int64_t full_rows(const Input& batch) { return batch.tokens ? batch.labels.size(
 
 }  // namespace
 
-void check_device_recipe(const Recipe& recipe, const ParameterStore& store) {
+void check_device_recipe(const Recipe& recipe) {
   const auto refuse = [](const std::string& what) {
     fail(Exit::config, "run.device \"cuda\" does not have ", what, " yet: choose another, or run.device \"cpu\"");
   };
   const OptimizerRecipe& o = recipe.optimizer;
-  const bool muon = o.name == "muon" && o.embedding != "rows" && recipe.ema.decay == 0;
-  if (o.name != "adamw" && !muon) refuse("optimizer.name \"" + recipe.optimizer.name + "\"");
-  if (recipe.constraint.method != "none") refuse("constraint.method \"" + recipe.constraint.method + "\"");
-  if (!store.buffers().empty()) refuse("parts that keep statistics or vectors of their own (norms over the batch, parts.weight)");
+  if (o.name != "adamw" && o.name != "muon") refuse("optimizer.name \"" + recipe.optimizer.name + "\"");
   if (recipe.run.zero) refuse("run.zero");
   if (recipe.parts.residual == "admin") refuse("parts.residual \"admin\"");
 }
@@ -64,6 +61,7 @@ void DeviceStep::step() {
   const ShardScope gradients(0);
   ParameterStore& store = training_.model->store;
   fill_bytes(report_.raw(), training_.device, 0, report_.bytes());
+  training_.spectral->iterate(true);
   store.begin_gradients(0);
   DataParallel& ranks = *training_.parallel;
   if (ranks.buckets) ranks.buckets->begin();
@@ -86,12 +84,13 @@ void DeviceStep::step() {
       note_sum(loss, report_, 0);
       const bool last = b + 1 == staged_.size() && first + count == batch.count();
       std::optional<BetweenNodes> watch;
-      if (last && ranks.buckets) watch.emplace([&] { ranks.buckets->look(0); });
+      if (last && ranks.buckets && store.spectral_weights.empty()) watch.emplace([&] { ranks.buckets->look(0); });
       tape.backward(loss);
     }
     seen += batch.count() * ranks.size();
   }
   store.end_gradients(0);
+  training_.spectral->pull_back(store.gradient(0));
   if (ranks.buckets) ranks.buckets->finish();
   optimizer_.update_on_device();
 }
@@ -122,7 +121,10 @@ StepResult DeviceStep::report(const std::vector<Input>& batches) const {
 }
 
 StepResult DeviceStep::run(const std::vector<Input>& batches, uint32_t number, double lr, const std::function<void(const StepResult&)>& between) {
-  training_.model->store.values_in_use();   // takes over what the host changed
+  ParameterStore& store = training_.model->store;
+  if (optimizer_.steps == 0) optimizer_.project(training_.workers);   // as Optimizer::update has it
+  if (store.batch_statistics) training_.parallel->share_buffers();
+  store.values_in_use(), store.buffer_values();   // take over what the host changed
   stage(batches, number, lr);
   valid_ = samples_that_count(batches);
   // Of several ranks a collective that hangs must be seen by the host, which a recording would hide.
@@ -134,8 +136,9 @@ StepResult DeviceStep::run(const std::vector<Input>& batches, uint32_t number, d
   }
   if (full) graph_->run([this] { step(); });
   else step();
+  store.device_changed_buffers();
   const StepResult result = report(batches);
   between(result);
-  training_.model->store.device_changed();
+  store.device_changed();
   return result;
 }

@@ -5,7 +5,7 @@
 #include "train/training.h"
 
 // Fails with the sentence that says why if this recipe has a part that runs on the CPU only.
-void check_device_recipe(const Recipe& recipe, const ParameterStore& store);
+void check_device_recipe(const Recipe& recipe);
 
 class DeviceStep {
  public:

@@ -27,11 +27,11 @@ std::vector<double>& bias_of(Values& values, const Weight& weight) {
 // What evaluation multiplies with, but for the layer's own factor, which a plain weight has too.
 Values effective_values(Training& source) {
   const ParameterStore& store = source.model->store;
-  source.spectral->iterate(source.workers, false);
+  source.spectral->iterate(false);
   Values values;
   for (size_t i = 0; i < store.parameters().size(); i++) values[store.parameters()[i].name] = store.raw(int(i)).values();
   for (const auto& spectral : store.spectral_weights) {
-    const double gain = store.buffer(spectral.alpha).item() / spectral.factor;
+    const double gain = store.raw_buffer(spectral.alpha).item() / spectral.factor;
     for (double& w : values[store.parameters()[spectral.weight].name]) w *= gain;
   }
   for (const auto& [weight, gain] : store.row_gains) {
@@ -110,9 +110,10 @@ std::unique_ptr<Training> fuse(Training& source) {
   }
   for (size_t i = 0; i < store.buffers().size(); i++) {
     const int from = source.model->store.find_buffer(store.buffers()[i].name);
-    if (from >= 0) set(store.buffer(int(i)), source.model->store.buffer(from).values());
+    if (from >= 0) set(store.raw_buffer(int(i)), source.model->store.raw_buffer(from).values());
   }
   store.host_changed();
+  store.host_changed_buffers();
   return fused;
 }
 

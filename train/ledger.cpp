@@ -105,7 +105,7 @@ std::vector<Alarms::Event> Ledger::step(const StepRow& row, const StepResult& re
   }
   if (is_full(row.step)) {
     training_.norms->iterate(training_.workers, training_.recipe.ledger.power_iterations);
-    training_.spectral->iterate(training_.workers, false);   // the update moved gamma and sigma
+    training_.spectral->iterate(false);   // the update moved gamma and sigma
     const ModelBound bound = bound_model(training_, *training_.norms);
     log10_l2_ = double(std::log10(bound.network.lipschitz));
     log10_rms_ = double(std::log10(bound.network.rms));
@@ -124,7 +124,7 @@ std::vector<Alarms::Event> Ledger::step(const StepRow& row, const StepResult& re
     const ParameterStore& store = training_.model->store;
     for (const auto& weight : store.spectral_weights)
       if (weight.gamma >= 0) norms_->add(store.raw(weight.gamma).item());
-    for (const int i : counters_) norms_->add(store.buffer(i).item());
+    for (const int i : counters_) norms_->add(store.raw_buffer(i).item());
     norms_->end_row();
     write_entropies(row, result, entropies);
     entropy_floor_->add(row.step).add_all(entropy_floors_).end_row();
@@ -143,7 +143,7 @@ void Ledger::certify(int64_t step) {
   if (step == certified_step_) return;
   certified_step_ = step;
   training_.certified->measure(training_.workers, *training_.norms);
-  training_.spectral->iterate(training_.workers, false);
+  training_.spectral->iterate(false);
   const ModelBound bound = bound_model(training_, *training_.certified);
   certified_->add(step).add(name_of(bound.network.kind)).add(bound.network.blame).add(double(std::log10(bound.network.lipschitz)))
       .add(double(std::log10(bound.network.rms)));

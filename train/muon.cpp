@@ -51,9 +51,14 @@ double shape_scale(const MuonOptions& options, const WeightMatrix& m) {
 }
 
 // 0.1 % for the rounding of f32; the peaks above 1 stand in the table of coefficients.
+double update_norm_at_1(const OptimizerOptions& options, const WeightMatrix& m) {
+  const double peak = coefficients_of(options).peak;
+  return shape_scale(options.muon, m) / m.scale() * peak * (peak > 1 ? 1.001 : 1);
+}
+
 std::optional<double> Muon::update_norm(const WeightMatrix& m, double lr) const {
   if (!owned_[m.parameter]) return std::nullopt;
-  return lr * shape_scale(options_.muon, m) / m.scale() * coefficients_.peak * (coefficients_.peak > 1 ? 1.001 : 1);
+  return lr * update_norm_at_1(options_, m);
 }
 
 template <class T> void Muon::move(const WeightMatrix& matrix, double lr) {

@@ -11,6 +11,8 @@ std::vector<bool> owned_by_muon(const ParameterStore& store, const MuonOptions& 
 const Coefficients& coefficients_of(const OptimizerOptions& options);
 double momentum_at(const MuonOptions& options, int64_t step);   // of the step of this number, from 1
 double shape_scale(const MuonOptions& options, const WeightMatrix& matrix);
+// The largest spectral norm that a step of rate 1 can have, in normalised units.
+double update_norm_at_1(const OptimizerOptions& options, const WeightMatrix& matrix);
 
 class Muon : public AdamW {
  public:

@@ -93,7 +93,9 @@ GradientNorms Optimizer::norms_of(const std::vector<double>& squares) {
 }
 
 void Optimizer::project(Workers& workers) {
-  if (constraint_) constraint_->enforce(workers);
+  if (!constraint_ || !constraint_->promises()) return;
+  constraint_->enforce(workers);
+  store_.host_changed();
 }
 
 void Optimizer::update(Workers& workers, double lr, const GradientNorms& norms) {
@@ -101,6 +103,7 @@ void Optimizer::update(Workers& workers, double lr, const GradientNorms& norms) 
   steps++;
   step(workers, lr, norms);
   if (share_weights) share_weights();
+  if (store_.device() != Device{}) return;   // its step was all of it
   if (constraint_)
     constraint_->apply(workers, lr, lr * options_.weight_decay, [&](const WeightMatrix& m) { return update_norm(m, lr); });
   if (!ema || averages_in_step_) return;
@@ -128,7 +131,7 @@ double Optimizer::decay_of(int parameter) const {
 }
 
 std::unique_ptr<Optimizer> make_optimizer(ParameterStore& store, const OptimizerOptions& options) {
-  if (store.device() != Device{}) {   // check_device_recipe has seen that it is one of the two
+  if (store.device() != Device{}) {   // check_device_recipe has seen that it is one of these
     if (options.name == "muon") return std::make_unique<DeviceMuon>(store, options);
     return std::make_unique<DeviceAdamW>(store, options);
   }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "engine/blas.h"
 #include "train/orthogonalize.h"
@@ -21,23 +22,9 @@ template <class T> void add_cubic(T* w, int64_t rows, int64_t columns, double st
 
 }  // namespace
 
-// With u = a k^2 the condition p(k) = sigma_max reads 3 u^2 - 3 u^3 + u^4 = (k - sigma_max) / k, and the left side rises on [0, 1]. p
-// rises on [0, k] only if u <= 1/3; else its inner maximum is (31/27)(2/3) k / sqrt(3 u), which must not be above sigma_max either.
-double soft_cap_strength(double sigma_max, double k) {
-  if (!(k > sigma_max)) return 0;
-  const double target = (k - sigma_max) / k;
-  double low = 0, high = 1;
-  for (int i = 0; i < 200 && low < high; i++) {
-    const double u = 0.5 * (low + high);
-    if (u == low || u == high) break;
-    (3 * u * u - 3 * u * u * u + u * u * u * u < target ? low : high) = u;
-  }
-  double u = high;
-  if (u > 1.0 / 3) {
-    const double inner = 31.0 / 27 * 2 / 3 * k / sigma_max;
-    u = std::min(1.0, std::max(u, inner * inner / 3));
-  }
-  return u / (k * k);
+double storable(double limit, int64_t smaller, DType dtype) {
+  const double epsilon = dtype == DType::f64 ? std::numeric_limits<double>::epsilon() : double(std::numeric_limits<float>::epsilon());
+  return limit * (1 - 2 * epsilon * std::sqrt(double(smaller)));
 }
 
 template <class T> void soft_cap(T* w, int64_t rows, int64_t columns, double strength) {

@@ -2,11 +2,11 @@
 #pragma once
 #include <cstdint>
 
-// Spectral soft cap (Newhouse et al. 2025): W <- W - a W W^T W, then W <- W + a W W^T W, so x -> p(x) = (x - a x^3) + a (x - a x^3)^3.
-// The strength is the a for which p(k) = sigma_max: a weight at sigma_max comes back to it if decay and step take it to k at most. It is 0
-// if k <= sigma_max. Where k > sigma_max / 0.7654 this would let values below k out above sigma_max; then it is as much larger as it
-// takes, up to a k^2 = 1, which serves until k = 2.26 sigma_max. For W / scale the strength is a / scale^2.
-double soft_cap_strength(double sigma_max, double k);
+#include "engine/dtype.h"
+#include "engine/soft_cap.h"
+
+// Spectral soft cap (Newhouse et al. 2025): W <- W - a W W^T W, then W <- W + a W W^T W, so x -> p(x) = (x - a x^3) + a (x - a x^3)^3
+// with the strength a of engine/soft_cap.h. For W / scale the strength is a / scale^2.
 template <class T> void soft_cap(T* w, int64_t rows, int64_t columns, double strength);
 
 // Every singular value becomes `limit` (but 0 stays).
@@ -18,6 +18,10 @@ template <class T> void hard_cap(T* w, int64_t rows, int64_t columns, double lim
 // One power iteration from the vector x on the smaller side, which it moves; afterwards `left` and `right` are the singular vectors of the
 // value that is returned, as far as they are known. 0 for a matrix that is zero.
 template <class T> double power_iteration(const T* w, int64_t rows, int64_t columns, T* x, double* left, double* right);
+
+// As much smaller than the limit as storing the quotient can make it larger: each number is rounded by half an epsilon, which moves the
+// spectral norm by at most that part of the Frobenius norm.
+double storable(double limit, int64_t smaller, DType dtype);
 
 // W += change left right^T.
 template <class T> void add_rank_one(T* w, int64_t rows, int64_t columns, double change, const double* left, const double* right);

@@ -21,8 +21,8 @@ StatisticsHistory::StatisticsHistory(const ParameterStore& store) : store_(store
 
 void StatisticsHistory::note() {
   for (Series& s : series_) {
-    const Tensor windows = store_.buffer(s.buffer);   // [M, C]
-    const int64_t newest = int64_t(store_.buffer(s.iters).item()) % windows.dim(0);
+    const Tensor windows = store_.raw_buffer(s.buffer);   // [M, C]
+    const int64_t newest = int64_t(store_.raw_buffer(s.iters).item()) % windows.dim(0);
     s.rows.push_back(windows.slice(newest, 1).values());
     if (int64_t(s.rows.size()) > window) s.rows.pop_front();
   }

@@ -52,7 +52,7 @@ std::vector<double> Training::stretches(const Input& given) {
   const Input batch = given.to(device);
   const int64_t samples = std::min<int64_t>(recipe.ledger.measure_samples, batch.count());
   const size_t stages = model->stages.size(), begin = model->context > 0 ? 1 : 0;
-  spectral->iterate(workers, false);
+  spectral->iterate(false);
   BoundTrace trace{*norms, {}, temperature};
   std::vector<Domain> domains{model->input_domain(patch_radius(recipe, model->input_patch))};
   for (const Stage& stage : model->stages) domains.push_back(stage.bound(domains.back(), trace).out);

@@ -27,7 +27,7 @@ bool is_due(int64_t count, int64_t every) { return every > 0 && count % every ==
 
 EvalResult evaluate_dataset(Training& training, BatchSource& loader, bool ema, const std::function<void(int64_t)>& progress) {
   if (ema) training.model->store.exchange_values(training.optimizer->ema);
-  training.parallel->copy_from_first(training.model->store.buffer_values(), "the buffers");   // one network, not one a rank
+  training.parallel->share_buffers();   // one network, not one a rank
   EvalResult sums;
   Batch batch;
   int64_t done = 0;

@@ -87,7 +87,7 @@ Recipe on_its_device(Recipe recipe) {
 
 Training::Training(const Recipe& given, bool for_training, std::shared_ptr<Communicator> comm)
     : recipe(on_its_device(given)), model(build_model(recipe)), workers(recipe_threads(recipe)), device(recipe_device(recipe)) {
-  if (device.kind == Device::cuda) check_device_recipe(recipe, model->store);
+  if (device.kind == Device::cuda) check_device_recipe(recipe);
   allow_tf32() = recipe.run.dtype == "tf32";
   model->store.finalize(master_dtype(recipe), for_training ? recipe.run.shards : 0, uint64_t(recipe.run.seed), device);
   norms = std::make_unique<SpectralNorms>(model->store);
@@ -188,8 +188,8 @@ StepResult Training::gradients(const std::vector<Input>& given, uint32_t step, P
   std::vector<double> losses(shards);
   std::vector<EntropySums> entropies(shards);
   std::vector<std::map<std::string, OpCost>> costs(shards);
-  spectral->iterate(workers, pass != Pass::evaluation);
-  parallel->copy_from_first(model->store.buffer_values(), "the buffers");
+  spectral->iterate(pass != Pass::evaluation);
+  parallel->share_buffers();
   model->store.share_buffers();
   std::vector<double> valid;
   for (const Input& batch : batches) valid.push_back(double(batch.valid));
@@ -217,7 +217,8 @@ StepResult Training::gradients(const std::vector<Input>& given, uint32_t step, P
   add_costs(costs);
   for (const Input& batch : batches) result.images += batch.count() * ranks;
   // The way back to W and gamma is linear, so each shard's gradient takes it alone.
-  for (int s = 0; s < shards; s++) spectral->pull_back(workers, model->store.gradient(s));
+  for (int s = 0; s < shards; s++) spectral->pull_back(model->store.gradient(s));
+  model->store.device_changed_buffers();
   if (parallel->buckets) parallel->buckets->finish();
   if (device.kind == Device::cuda) {
     result.gradient = optimizer->gather(workers);
@@ -231,7 +232,7 @@ StepResult Training::gradients(const std::vector<Input>& given, uint32_t step, P
 
 void Training::dry_step(const Input& batch) {
   check(recipe.run.shards == 1, "[dry_step] one shard expected, the recipe has ", recipe.run.shards);
-  spectral->iterate(workers, true);
+  spectral->iterate(true);
   const DryRun dry;
   EntropySums entropies = no_entropies();
   model->store.begin_gradients(0);
@@ -274,7 +275,7 @@ void Training::initialise_admin(const Input& batch) {
   Mode mode = mode_of(Pass::evaluation, 0, 0);
   mode.checkpoint_activations = false;
   mode.branch_variances = &variances;
-  spectral->iterate(workers, false);
+  spectral->iterate(false);
   model->forward(input_of(batch, 0, batch.count()), mode);
   const std::vector<const ResidualBranch*> branches = model->branches();
   check(variances.size() == branches.size(), "[admin] a forward added ", variances.size(), " branches of ", branches.size());
@@ -321,8 +322,10 @@ NonFinite Training::first_non_finite(const std::vector<Input>& given, uint32_t s
 
 Tensor Training::logits(const Input& given, Pass pass) {
   const Input batch = given.to(device);
-  spectral->iterate(workers, false);
-  return model->forward(input_of(batch, 0, batch.count()), mode_of(pass, 0, 0));
+  spectral->iterate(false);
+  const Tensor out = model->forward(input_of(batch, 0, batch.count()), mode_of(pass, 0, 0));
+  model->store.device_changed_buffers();
+  return out;
 }
 
 // What each row of logits should have said; -1: nothing.
@@ -347,7 +350,7 @@ void Training::evaluate(const Input& given, EvalResult& sums, Tensor* logits) {
   if (logits) *logits = Tensor::empty({batch.count() * length, classes}, DType::f32);
   std::vector<EvalResult> parts(recipe.run.shards);
   std::vector<std::map<std::string, OpCost>> costs(recipe.run.shards);
-  spectral->iterate(workers, false);
+  spectral->iterate(false);
   workers.run(recipe.run.shards, [&](int64_t s) {
     std::unique_ptr<Profile> watch = profile ? std::make_unique<Profile>() : nullptr;
     const ArenaScope memory(arenas_[s].get());

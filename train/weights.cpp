@@ -59,7 +59,7 @@ std::set<std::string> load_weights(ParameterStore& store, const SafetensorsFile&
       if (partial) continue;
       fail(Exit::bad_data, file.path(), " belongs to another model: it has a tensor ", name, ", which this model does not");
     }
-    const Tensor to = index >= 0 ? store.raw(index) : store.buffer(buffer);
+    const Tensor to = index >= 0 ? store.raw(index) : store.raw_buffer(buffer);
     const bool counter = to.size() == 1 && entry.shape.empty();   // PyTorch's counters have no dimension
     if (Shape(entry.shape) != to.shape() && !counter)
       fail(Exit::bad_data, file.path(), " belongs to another model: its ", name, " is ", Shape(entry.shape), ", this model's is ", to.shape());
@@ -68,6 +68,7 @@ std::set<std::string> load_weights(ParameterStore& store, const SafetensorsFile&
     found.insert(name);
   }
   store.host_changed();
+  store.host_changed_buffers();
   const auto need = [&](const std::string& name) {
     if (!partial && !found.contains(name)) fail(Exit::bad_data, file.path(), " belongs to another model: it lacks ", name);
   };
@@ -87,6 +88,6 @@ std::map<std::string, SafetensorsEntry> weight_entries(const ParameterStore& sto
 std::map<std::string, SafetensorsEntry> buffer_entries(const ParameterStore& store) {
   std::map<std::string, SafetensorsEntry> entries;
   for (size_t i = 0; i < store.buffers().size(); i++)
-    if (store.buffers()[i].persistent) entries[store.buffers()[i].name] = to_entry(store.buffer(int(i)));
+    if (store.buffers()[i].persistent) entries[store.buffers()[i].name] = to_entry(store.raw_buffer(int(i)));
   return entries;
 }

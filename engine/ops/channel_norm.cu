@@ -7,10 +7,6 @@
 
 namespace {
 
-using channels::Numbers;
-using channels::Step;
-constexpr Device cpu{Device::cpu};
-
 // Column sums of x^2; or, centred, of d^2 and d with d = x minus the first row, so that a large mean does not eat the variance.
 template <class T, bool centered> struct Moments {
   const T* x;
@@ -74,45 +70,42 @@ template <class T> struct Backward {   // dx = by_dy dy + by_x (x - mean) + shif
   }
 };
 
-// Rows of numbers a channel, [k, C], where x is and in the type in which an op on x computes.
-Tensor per_channel(const Tensor& x, std::initializer_list<Numbers> rows) {
-  Numbers all;
-  for (const Numbers& row : rows) all.insert(all.end(), row.begin(), row.end());
-  return Tensor::from({int64_t(rows.size()), x.dim(-1)}, all, x.dtype() == DType::f64 ? DType::f64 : DType::f32, x.device());
+// A step's facts and numbers where x is; a copy in the tape keeps them for backward.
+struct Kept {
+  Tensor facts, numbers;
+  explicit Kept(const Tensor& x)
+      : facts(Tensor::empty({channels::facts}, DType::f64, x.device())), numbers(Tensor::empty({channels::rows_of_step, x.dim(-1)}, DType::f64, x.device())) {}
+  channels::Step step() const { return {facts.data<double>(), numbers.data<double>(), numbers.dim(1)}; }
+};
+
+template <class S> channels::State<S> pointers(const ChannelNormState& s) {
+  const auto of = [](const Tensor& t) { return t ? t.data<S>() : nullptr; };
+  return {of(s.running_mean), of(s.running_var), of(s.ema_gz), of(s.buffer_x2), of(s.buffer_gz), of(s.iters), of(s.skip_counter)};
 }
 
-// Row k of column sums or of numbers a channel, on the host.
-Numbers row_of(const Tensor& table, int64_t k) { return table.slice(k, 1).to(cpu).values(); }
+template <class F> void with_state(const ChannelNormState& s, F&& f) {
+  if (s.running_var.dtype() == DType::f64) f.template operator()<double>();
+  else f.template operator()<float>();
+}
 
-// Mean and second moment of the batch, a channel: about the mean for `batch`, else about 0.
-std::pair<Numbers, Numbers> moments(const Tensor& x, bool centered) {
+void measure(const Tensor& x, bool centered, const channels::Step& step) {
   const int64_t columns = x.dim(-1);
-  const double rows = double(x.rows());
-  Tensor sums;
   count_kernel({x}, {});
   dispatch(x.dtype(), [&]<class T>() {
-    sums = centered ? map_rows_reduce<Compute<T>>(x.device(), x.rows(), columns, 2, Moments<T, true>{x.data<T>(), columns})
-                    : map_rows_reduce<Compute<T>>(x.device(), x.rows(), columns, 1, Moments<T, false>{x.data<T>(), columns});
+    const T* in = x.data<T>();
+    const Tensor sums = centered ? map_rows_reduce<Compute<T>>(x.device(), x.rows(), columns, 2, Moments<T, true>{in, columns})
+                                 : map_rows_reduce<Compute<T>>(x.device(), x.rows(), columns, 1, Moments<T, false>{in, columns});
+    map(x.device(), columns, channels::BatchMoments<T>{sums.data<Compute<T>>(), in, centered, double(x.rows()), step});
   });
-  Numbers mean(columns, 0.0), second = row_of(sums, 0);
-  for (double& v : second) v /= rows;
-  if (!centered) return {mean, second};
-  mean = row_of(sums, 1);
-  const Numbers first = row_of(x.view({x.rows(), columns}), 0);
-  for (int64_t c = 0; c < columns; c++) {
-    const double d = mean[c] / rows;
-    const double variance = second[c] - d * d;
-    second[c] = variance < 0 ? 0 : variance;   // NaN stays
-    mean[c] = first[c] + d;
-  }
-  return {mean, second};
 }
 
-void check_state(const ChannelNorm& m, const ChannelNormState& s, int64_t columns, bool training) {
+void check_state(const Tensor& x, const ChannelNorm& m, const ChannelNormState& s, bool training) {
+  const int64_t columns = x.dim(-1);
   const auto need = [&](const char* name, const Tensor& t, const Shape& shape) {
     check(bool(t) && t.shape() == shape, "[channel_norm] ", name, " must be ", shape, ", given ", t.shape());
     check(t.dtype() == DType::f32 || t.dtype() == DType::f64, "[channel_norm] ", name, " must be f32 or f64, given ", t.dtype());
-    check(t.device() == cpu, "[channel_norm] ", name, " must be on the host");
+    check(t.dtype() == s.running_var.dtype(), "[channel_norm] ", name, " is ", t.dtype(), ", running_var ", s.running_var.dtype());
+    check(t.device() == x.device(), "[channel_norm] ", name, " is on ", t.device(), ", x on ", x.device());
   };
   need("running_var", s.running_var, {columns});
   if (m.method == BatchNorm::batch) need("running_mean", s.running_mean, {columns});
@@ -128,57 +121,44 @@ void check_state(const ChannelNorm& m, const ChannelNormState& s, int64_t column
 }
 
 // What to normalise with: constants in evaluation, the batch and its past in training.
-Step statistics(const Tensor& x, const ChannelNorm& m, const ChannelNormState& s, bool training) {
-  const int64_t columns = x.dim(-1);
+void statistics(const Tensor& x, const ChannelNorm& m, const ChannelNormState& s, bool training, const channels::Step& step) {
+  const Device device = x.device();
   const bool centered = m.method == BatchNorm::batch;
-  if (!training)
-    return {.mean = centered ? s.running_mean.values() : Numbers(columns, 0.0), .used = s.running_var.values(),
-            .correction = Numbers(columns, 1.0)};
+  if (!training) {
+    with_state(s, [&]<class S>() { map(device, step.columns, channels::Constants<S>{pointers<S>(s), step}); });
+    return;
+  }
   check(!recomputing(), "[channel_norm] in training its statistics change with each forward, so it cannot run twice inside an activation "
         "checkpoint");
   check(x.rows() > (centered ? 1 : 0), "[channel_norm] too few rows for statistics: x is ", x.shape());
-  const auto [mean, second] = moments(x, centered);
-  return channels::forward(m, s, mean, second, x.rows());
+  measure(x, centered, step);
+  with_state(s, [&]<class S>() {
+    map_rows(device, 1, channels::Decide<S>{m, pointers<S>(s), step});
+    map(device, step.columns, channels::Forward<S>{m, pointers<S>(s), step, double(x.rows())});
+  });
 }
 
-// dx = (G - psi_mean - psi z) / sqrt(v + eps) with G = w r dy; psi_mean = mean(G) for `batch`, else 0; v of PN is the batch's own here.
-void backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& bias, const ChannelNorm& m,
-              const ChannelNormState& s, const Step& step, bool training) {
-  const int64_t columns = x.dim(-1);
+void backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& bias, const ChannelNorm& m, const ChannelNormState& s,
+              const Kept& kept, const Tensor& forward_table, bool training) {
+  const Device device = x.device();
+  const channels::Step step = kept.step();
+  const int64_t columns = step.columns;
   const double rows = double(x.rows());
-  const Numbers gain = weight.to(cpu).values();
-  const Tensor mean = per_channel(x, {step.mean});
-  Tensor sums;
-  count_kernel({x, dy, mean}, {});
-  dispatch(x.dtype(), [&]<class T>() {
-    using C = Compute<T>;
-    sums = map_rows_reduce<C>(x.device(), x.rows(), columns, 2, GradientSums<T>{x.data<T>(), dy.data<T>(), mean.data<C>(), columns});
-  });
-  const Numbers along = row_of(sums, 0), total = row_of(sums, 1);
-  Numbers dweight(columns), h(columns), inverse(columns);
-  for (int64_t c = 0; c < columns; c++) {
-    inverse[c] = 1 / std::sqrt(step.used[c] + m.eps);
-    dweight[c] = step.correction[c] * inverse[c] * along[c];
-    h[c] = gain[c] * dweight[c] / rows;
-  }
-  const Numbers psi = training ? channels::smoothed_gradient(m, s, step, h) : Numbers(columns, 0.0);
-  const bool by_batch = training && m.method == BatchNorm::power, centers = training && m.method == BatchNorm::batch;
-  Numbers by_dy(columns), by_x(columns), shift(columns);
-  for (int64_t c = 0; c < columns; c++) {
-    const double out = by_batch ? 1 / std::sqrt(step.second[c] + m.eps) : inverse[c];
-    by_dy[c] = gain[c] * step.correction[c] * out;
-    by_x[c] = -psi[c] * inverse[c] * out;
-    shift[c] = centers ? -gain[c] * total[c] / rows * out : 0;
-  }
+  const Tensor mean = forward_table.slice(0, 1), wide_weight = computed(weight, x.dtype());
   const Into target = x.wants_grad() ? into(x) : Into{Tensor(), 0};
-  const Tensor table = per_channel(x, {by_dy, by_x, shift, dweight, total});
+  const Tensor table = Tensor::empty({5, columns}, mean.dtype(), device);
+  count_kernel({x, dy, mean}, {});
   if (target.grad) count_kernel({x, dy, mean, table}, {target});
   dispatch(x.dtype(), [&]<class T>() {
     using C = Compute<T>;
-    const C* k = table.data<C>();
+    const C *gain = wide_weight.data<C>(), *k = table.data<C>();
+    const Tensor sums = map_rows_reduce<C>(device, x.rows(), columns, 2, GradientSums<T>{x.data<T>(), dy.data<T>(), mean.data<C>(), columns});
+    map_rows(device, 1, channels::BackwardSums<C>{m, step, sums.data<C>(), gain, rows});
+    if (training) with_state(s, [&]<class S>() { map(device, columns, channels::SmoothGradient<S>{m, pointers<S>(s), step}); });
+    map(device, columns, channels::BackwardTable<C>{m, step, gain, training, rows, table.data<C>()});
     if (target.grad)
-      map_rows(x.device(), x.rows(), Backward<T>{x.data<T>(), dy.data<T>(), target.grad.data<T>(), target.beta != 0, mean.data<C>(), k,
-                                                 k + columns, k + 2 * columns, columns});
+      map_rows(device, x.rows(), Backward<T>{x.data<T>(), dy.data<T>(), target.grad.data<T>(), target.beta != 0, mean.data<C>(), k,
+                                             k + columns, k + 2 * columns, columns});
     add_sums<C>(table, 3, weight);
     add_sums<C>(table, 4, bias);
   });
@@ -192,21 +172,20 @@ Tensor channel_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, c
   const int64_t columns = x.dim(-1);
   check(weight.size() == columns && bias.size() == columns, "[channel_norm] x is ", x.shape(), ", weight is ", weight.shape(),
         ", bias is ", bias.shape(), ": last dimensions must agree");
-  check_state(method, state, columns, training);
-  const Step step = statistics(x, method, state, training);
-  const Numbers w = weight.to(cpu).values();
-  // MABN corrects what it gives; UN's correction is of the gradient only.
-  const bool corrects = method.method == BatchNorm::moving_average;
-  Numbers by_x(columns);
-  for (int64_t c = 0; c < columns; c++) by_x[c] = w[c] * (corrects ? step.correction[c] : 1) / std::sqrt(step.used[c] + method.eps);
-  const Tensor table = per_channel(x, {step.mean, by_x, bias.to(cpu).values()});
+  check_state(x, method, state, training);
+  const Kept kept(x);
+  statistics(x, method, state, training, kept.step());
+  const Tensor wide_weight = computed(weight, x.dtype()), wide_bias = computed(bias, x.dtype());
+  const Tensor table = Tensor::empty({3, columns}, wide_weight.dtype(), x.device());
   Tensor y = Tensor::like(x);
   count_kernel({x, table}, {y});
   dispatch(x.dtype(), [&]<class T>() {
-    const Compute<T>* k = table.data<Compute<T>>();
+    using C = Compute<T>;
+    map(x.device(), columns, channels::ForwardTable<C>{method, kept.step(), wide_weight.data<C>(), wide_bias.data<C>(), table.data<C>()});
+    const C* k = table.data<C>();
     map_rows(x.device(), x.rows(), Forward<T>{x.data<T>(), y.data<T>(), k, k + columns, k + 2 * columns, columns});
   });
   record("channel_norm", y, {x, weight, bias},
-         [=](const Tensor& dy) { backward(dy, x, weight, bias, method, state, step, training); });
+         [=](const Tensor& dy) { backward(dy, x, weight, bias, method, state, kept, table, training); });
   return y;
 }

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "layers/lipschitz/rounding.h"
+#include "engine/rounding.h"
 #include "layers/lipschitz/row_products.h"
 #include "layers/lipschitz/singular_value.h"
 

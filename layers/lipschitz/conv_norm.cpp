@@ -15,7 +15,7 @@
 
 #include "layers/lipschitz/gram_norm.h"
 #include "layers/lipschitz/kernel_taps.h"
-#include "layers/lipschitz/rounding.h"
+#include "engine/rounding.h"
 #include "layers/lipschitz/row_products.h"
 #include "layers/lipschitz/singular_value.h"
 

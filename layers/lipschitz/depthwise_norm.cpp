@@ -15,7 +15,7 @@
 #include "layers/lipschitz/band_matrix.h"
 #include "layers/lipschitz/conv_norm.h"
 #include "layers/lipschitz/kernel_taps.h"
-#include "layers/lipschitz/rounding.h"
+#include "engine/rounding.h"
 
 using rounding::gamma, rounding::u;
 

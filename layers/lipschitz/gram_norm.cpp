@@ -10,7 +10,7 @@
 #include <limits>
 
 #include "engine/small_gemm.h"
-#include "layers/lipschitz/rounding.h"
+#include "engine/rounding.h"
 #include "layers/lipschitz/singular_value.h"
 
 using rounding::gamma, rounding::u;

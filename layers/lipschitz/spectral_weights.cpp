@@ -1,4 +1,4 @@
-// spectral_weights.cpp: power iteration and the rank-one term of its gradient. Weights are independent, so threads do not change results.
+// spectral_weights.cpp: how u, gamma and gains start, on the host. Weights are independent, so threads do not change results.
 #include "layers/lipschitz/spectral_weights.h"
 
 #include <algorithm>
@@ -37,16 +37,23 @@ template <class T> void products(const T* w, int64_t rows, int64_t columns, cons
   }
 }
 
-template <class F> void with_type(DType dtype, F&& f) {
-  if (dtype == DType::f64) f.template operator()<double>();
-  else f.template operator()<float>();
+void set(const Tensor& x, const std::vector<double>& values) {
+  with_weight_type(x.dtype(), [&]<class T>() { std::copy(values.begin(), values.end(), x.data<T>()); });
 }
 
-void set(const Tensor& x, const std::vector<double>& values) {
-  with_type(x.dtype(), [&]<class T>() { std::copy(values.begin(), values.end(), x.data<T>()); });
+std::vector<SpectralScale::Weight> weights_of(const ParameterStore& store) {
+  std::vector<SpectralScale::Weight> all;
+  for (const auto& info : store.spectral_weights) {
+    const ParameterInfo& w = store.parameters()[info.weight];
+    const int64_t gamma = info.gamma >= 0 ? store.parameters()[info.gamma].offset : -1;
+    all.push_back({{w.offset, w.shape[0], w.size() / w.shape[0]}, gamma, store.buffers()[info.u].offset, store.buffers()[info.alpha].offset, info.factor});
+  }
+  return all;
 }
 
 }  // namespace
+
+SpectralWeights::SpectralWeights(ParameterStore& store) : store_(store), scale_(weights_of(store), store.device()) {}
 
 double SpectralWeights::start_vector(size_t index) {
   const auto& info = store_.spectral_weights[index];
@@ -60,7 +67,7 @@ double SpectralWeights::start_vector(size_t index) {
   }
   normalise(u);
   double sigma = 0;
-  with_type(w.dtype(), [&]<class T>() {
+  with_weight_type(w.dtype(), [&]<class T>() {
     for (int k = 0; k < 2000; k++) {
       products(w.data<T>(), rows, columns, u, t, y);
       const double before = sigma;
@@ -70,7 +77,7 @@ double SpectralWeights::start_vector(size_t index) {
       if (k > 50 && std::abs(sigma - before) <= 1e-9 * sigma) break;
     }
   });
-  set(store_.buffer(info.u), u);
+  set(store_.raw_buffer(info.u), u);
   return sigma;
 }
 
@@ -84,17 +91,18 @@ void SpectralWeights::start_gains(int weight, int gain) {
 }
 
 void SpectralWeights::start(Workers& workers) {
-  workers.run(int64_t(state_.size()), [&](int64_t i) {
+  workers.run(int64_t(store_.spectral_weights.size()), [&](int64_t i) {
     const auto& info = store_.spectral_weights[i];
     const double sigma = start_vector(size_t(i));
     if (info.gamma >= 0 && info.gamma_is_sigma) set(store_.raw(info.gamma), {sigma});
   });
   for (const auto& [weight, gain] : store_.row_gains) start_gains(weight, gain);
+  say_changed();
 }
 
 void SpectralWeights::adopt(Workers& workers, const std::set<std::string>& loaded) {
   const auto has = [&](int parameter) { return loaded.contains(store_.parameters()[parameter].name); };
-  workers.run(int64_t(state_.size()), [&](int64_t i) {
+  workers.run(int64_t(store_.spectral_weights.size()), [&](int64_t i) {
     const auto& info = store_.spectral_weights[i];
     if (!has(info.weight) || loaded.contains(store_.buffers()[info.u].name)) return;
     const double sigma = start_vector(size_t(i));
@@ -102,56 +110,17 @@ void SpectralWeights::adopt(Workers& workers, const std::set<std::string>& loade
   });
   for (const auto& [weight, gain] : store_.row_gains)
     if (has(weight) && !has(gain)) start_gains(weight, gain);
+  say_changed();
 }
 
-void SpectralWeights::iterate(Workers& workers, bool keep) {
-  workers.run(int64_t(state_.size()), [&](int64_t i) {
-    const auto& info = store_.spectral_weights[i];
-    State& s = state_[i];
-    const Tensor w = store_.raw(info.weight);
-    const int64_t rows = w.dim(0), columns = w.size() / rows;
-    std::vector<double> y(columns);
-    s.u = store_.buffer(info.u).values();
-    s.v.resize(rows);
-    with_type(w.dtype(), [&]<class T>() { products(w.data<T>(), rows, columns, s.u, s.v, y); });
-    const double stretch = length(s.v);
-    s.sigma = stretch > 0 ? length(y) / stretch : 0;
-    normalise(s.v);
-    normalise(y);
-    s.u = y;
-    if (keep) set(store_.buffer(info.u), s.u);
-    const double gamma = info.gamma >= 0 ? store_.raw(info.gamma).item() : 1;
-    // A matrix of zeros stays one; and alpha is never 0 itself, or the way back to gamma would be lost with it.
-    const double alpha = info.factor * gamma / std::max(s.sigma, 1e-6);
-    set(store_.buffer(info.alpha), {std::abs(alpha) < 1e-20 ? std::copysign(1e-20, alpha) : alpha});
-  });
+void SpectralWeights::say_changed() {
+  store_.host_changed();
+  store_.host_changed_buffers();
+}
+
+void SpectralWeights::iterate(bool keep) {
+  if (store_.spectral_weights.empty()) return;
+  scale_.iterate(store_.values_in_use(), store_.buffer_values(), keep);
+  store_.device_changed_buffers();
   store_.share_buffers();
-}
-
-void SpectralWeights::pull_back(Workers& workers, const Tensor& gradient) {
-  workers.run(int64_t(state_.size()), [&](int64_t i) {
-    const auto& info = store_.spectral_weights[i];
-    const State& s = state_[i];
-    const Tensor w = store_.raw(info.weight), dw = store_.slice_of(gradient, info.weight);
-    const int64_t rows = w.dim(0), columns = w.size() / rows;
-    const double alpha = store_.buffer(info.alpha).item(), sigma = std::max(s.sigma, 1e-6);
-    with_type(w.dtype(), [&]<class T>() {
-      const T* weights = w.data<T>();
-      T* g = dw.data<T>();   // alpha G
-      double along = 0;      // <alpha G, W>
-      for (int64_t r = 0; r < rows; r++) {
-        T part = 0;
-#pragma omp simd reduction(+ : part)
-        for (int64_t c = 0; c < columns; c++) part += g[r * columns + c] * weights[r * columns + c];
-        along += double(part);
-      }
-      const std::vector<T> u(s.u.begin(), s.u.end());
-      for (int64_t r = 0; r < rows; r++) {
-        const T pull = T(along / sigma * s.v[r]);
-#pragma omp simd
-        for (int64_t c = 0; c < columns; c++) g[r * columns + c] -= pull * u[c];
-      }
-      if (info.gamma >= 0) set(store_.slice_of(gradient, info.gamma), {along / alpha * info.factor / sigma});
-    });
-  });
 }

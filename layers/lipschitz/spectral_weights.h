@@ -1,19 +1,18 @@
 // spectral_weights.h: the weights whose map is alpha W with alpha = factor gamma / sigma(W) (sigma_reparam; gamma fixed at 1: spectral_norm).
 //
-// Once a step, before the first forward: t = W u, y = W^T t, sigma = |y| / |t|, v = t / |t|, u' = y / |y| (one power iteration, one read of
-// W; Zhai et al. 2023, released code). Forward and backward then see alpha as a constant and leave dL/d(alpha W) alpha in W's gradient;
-// once a step that is taken on to W and gamma with u', v held fixed:
-//   dL/dgamma = factor <G, W> / sigma,   dL/dW = alpha (G - <G, W> / sigma v u'^T),   G = dL/d(alpha W).
+// Once a step, before the first forward, one power iteration (engine/spectral_scale.h; Zhai et al. 2023, released code). Forward and backward then
+// see alpha as a constant and leave dL/d(alpha W) alpha in W's gradient; once a step that is taken on to W and gamma with the vectors held fixed.
 #pragma once
 #include <set>
 #include <string>
 
+#include "engine/spectral_scale.h"
 #include "engine/workers.h"
 #include "layers/parameter.h"
 
 class SpectralWeights {
  public:
-  explicit SpectralWeights(ParameterStore& store) : store_(store), state_(store.spectral_weights.size()) {}
+  explicit SpectralWeights(ParameterStore& store);
   // After the weights are drawn: u becomes the top right singular vector (power iteration until it stands), gamma starts as asked, and the
   // gains of weight_norm become the lengths of the rows.
   void start(Workers& workers);
@@ -21,19 +20,16 @@ class SpectralWeights {
   // again, so that a plain model's weights make the map that they made there. (spectral_norm has no gamma and cannot.)
   void adopt(Workers& workers, const std::set<std::string>& loaded);
   // One iteration from the stored u; `keep`: the new u is stored (training). Sets every alpha.
-  void iterate(Workers& workers, bool keep);
+  void iterate(bool keep);
   // Takes the flat gradient of a step from the maps to W and gamma.
-  void pull_back(Workers& workers, const Tensor& gradient);
-  double sigma(size_t index) const { return state_[index].sigma; }
+  void pull_back(const Tensor& gradient) const { scale_.pull_back(store_.values_in_use(), store_.buffer_values(), gradient); }
+  double sigma(size_t index) const { return scale_.sigma().values()[index]; }
 
  private:
-  struct State {
-    std::vector<double> u, v;   // of the last iteration
-    double sigma = 0;
-  };
   double start_vector(size_t index);   // u from nothing; returns sigma
   void start_gains(int weight, int gain);
+  void say_changed();
 
   ParameterStore& store_;
-  std::vector<State> state_;
+  const SpectralScale scale_;
 };

@@ -9,11 +9,11 @@ namespace {
 using Numbers = std::vector<double>;
 constexpr Device cpu{Device::cpu}, cuda{Device::cuda};
 
-ChannelNormState fresh_state(int64_t channels, int window, DType dtype = DType::f32) {
-  return {.running_mean = Tensor::zeros({channels}, dtype), .running_var = Tensor::full({channels}, 1, dtype),
-          .ema_gz = Tensor::zeros({channels}, dtype), .buffer_x2 = Tensor::zeros({window, channels}, dtype),
-          .buffer_gz = Tensor::zeros({window, channels}, dtype), .iters = Tensor::zeros({1}, dtype),
-          .skip_counter = Tensor::zeros({1}, dtype)};
+ChannelNormState fresh_state(int64_t channels, int window, DType dtype = DType::f32, Device device = cpu) {
+  return {.running_mean = Tensor::zeros({channels}, dtype, device), .running_var = Tensor::full({channels}, 1, dtype, device),
+          .ema_gz = Tensor::zeros({channels}, dtype, device), .buffer_x2 = Tensor::zeros({window, channels}, dtype, device),
+          .buffer_gz = Tensor::zeros({window, channels}, dtype, device), .iters = Tensor::zeros({1}, dtype, device),
+          .skip_counter = Tensor::zeros({1}, dtype, device)};
 }
 
 std::vector<Numbers> numbers_of(const ChannelNormState& s) {
@@ -187,7 +187,12 @@ TEST_CASE("ops: channel_norm in evaluation is an affine map of each channel") {
         return add_bias(multiply_channels(multiply_channels(centred, inverse), in[1]), in[2]);
       };
       check_op({.name = str("channel_norm ", int(method), " in evaluation ", shape), .inputs = norm_inputs(shape),
-                .op = [=](const Inputs& in) { return channel_norm(in[0], in[1], in[2], {.method = method}, state, false); },
+                .op = [=](const Inputs& in) {
+                  const Device device = in[0].device();
+                  const ChannelNormState there{.running_mean = state.running_mean ? state.running_mean.to(device) : Tensor(),
+                                               .running_var = state.running_var.to(device)};
+                  return channel_norm(in[0], in[1], in[2], {.method = method}, there, false);
+                },
                 .twin = twin});
     }
 }
@@ -196,11 +201,11 @@ TEST_CASE("ops: channel_norm batch in training has the exact gradient") {
   for (const Shape& shape : {Shape{7, 33}, Shape{3, 4, 5}, Shape{130, 3}})
     check_op({.name = str("channel_norm batch ", shape), .inputs = norm_inputs(shape),
               .op = [](const Inputs& in) {
-                return channel_norm(in[0], in[1], in[2], {.method = BatchNorm::batch}, fresh_state(in[0].dim(-1), 1, DType::f64), true);
+                return channel_norm(in[0], in[1], in[2], {.method = BatchNorm::batch}, fresh_state(in[0].dim(-1), 1, DType::f64, in[0].device()), true);
               }, .samples = 24});
   check_op({.name = "channel_norm batch, bf16 weights", .inputs = norm_inputs({9, 5}, Role::weight),
             .op = [](const Inputs& in) {
-              return channel_norm(in[0], in[1], in[2], {.method = BatchNorm::batch}, fresh_state(5, 1), true);
+              return channel_norm(in[0], in[1], in[2], {.method = BatchNorm::batch}, fresh_state(5, 1, DType::f32, in[0].device()), true);
             }});
 }
 
@@ -209,7 +214,7 @@ TEST_CASE("ops: channel_norm unified without smoothing has the exact gradient of
   for (const Shape& shape : {Shape{7, 33}, Shape{3, 4, 5}, Shape{130, 3}})
     check_op({.name = str("channel_norm unified ", shape), .inputs = norm_inputs(shape),
               .op = [=](const Inputs& in) {
-                return channel_norm(in[0], in[1], in[2], method, fresh_state(in[0].dim(-1), 1, DType::f64), true);
+                return channel_norm(in[0], in[1], in[2], method, fresh_state(in[0].dim(-1), 1, DType::f64, in[0].device()), true);
               }, .samples = 24});
 }
 
@@ -229,7 +234,7 @@ TEST_CASE("ops: channel_norm runs alike on kernels and on any number of threads"
                                  {.method = BatchNorm::moving_average, .window_forward = 3, .window_backward = 3, .warmup = 4},
                                  {.method = BatchNorm::power, .warmup = 4}, unified(ChannelNorm::pooled)};
   for (const ChannelNorm& method : methods) {
-    const ChannelNormState one = fresh_state(5, 3), two = fresh_state(5, 3), kernels = fresh_state(5, 3);
+    const ChannelNormState one = fresh_state(5, 3), two = fresh_state(5, 3), kernels = fresh_state(5, 3, DType::f32, cuda);
     for (int t = 1; t <= 9; t++) {
       const Stream stream(t, 300, 5);
       const Numbers weight = varied(5, 0.5, 0.25), bias = varied(5, -0.5, 0.25);

@@ -40,7 +40,7 @@ struct Bench {
     SpectralWeights spectral(store);
     spectral.start(workers);
     std::copy_n(gains.data<double>(), gains.size(), store.values().data<double>());
-    spectral.iterate(workers, true);
+    spectral.iterate(true);
     norms = std::make_unique<SpectralNorms>(store);
     norms->iterate(workers, 500);
     trace = std::make_unique<BoundTrace>(BoundTrace{*norms, {}});

@@ -136,7 +136,7 @@ inline void settle_spectral_weights(ParameterStore& store, Workers& workers, boo
   const Tensor values = store.values().to(Device{});
   if (right) spectral.start(workers);
   std::copy_n(values.data<float>(), values.size(), store.values().data<float>());
-  spectral.iterate(workers, right);
+  spectral.iterate(right);
 }
 
 inline void copy_numbers(ParameterStore& from, ParameterStore& to) {

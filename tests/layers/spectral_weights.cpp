@@ -29,7 +29,7 @@ struct Layer {
   }
   void begin() {
     spectral->start(workers);
-    spectral->iterate(workers, true);
+    spectral->iterate(true);
   }
   Matrix weight() const {
     Matrix m(5, 6);
@@ -64,7 +64,7 @@ struct Layer {
     const Tensor y = fc(input());
     tape.backward(y, Tensor::from(y.shape(), direction(), DType::f64));
     store.end_gradients(0);
-    spectral->pull_back(workers, store.gradient(0));
+    spectral->pull_back(store.gradient(0));
   }
   std::vector<double> gradient(const Parameter& p) const { return store.slice_of(store.gradient(0), p.index).values(); }
 };
@@ -99,7 +99,7 @@ TEST_CASE("spectral weights: at the start gamma is sigma and the map is the matr
   check_near(a.output(), plain.output(), 1e-6);
   for (const double gamma : {-2.5, 0.3}) {
     fill(b.fc.weight.gain.raw(), {gamma});
-    b.spectral->iterate(b.workers, false);
+    b.spectral->iterate(false);
     CHECK(b.map_norm() == doctest::Approx(std::abs(gamma)).epsilon(1e-6));
     CHECK(b.fc.weight.scalar() * gamma > 0);
   }
@@ -114,7 +114,7 @@ TEST_CASE("spectral weights: the estimate is v W u', and never above the norm") 
     double before = 0;
     for (int k = 0; k < 6; k++) {
       const std::vector<double> u = layer.u();
-      layer.spectral->iterate(layer.workers, true);
+      layer.spectral->iterate(true);
       const double sigma = layer.spectral->sigma(0);
       CHECK(sigma <= exact * (1 + 1e-12));
       CHECK(sigma >= before * (1 - 1e-12));
@@ -130,7 +130,7 @@ TEST_CASE("spectral weights: the estimate is v W u', and never above the norm") 
       CHECK(sigma == doctest::Approx(product).epsilon(1e-10));
       before = sigma;
     }
-    for (int k = 0; k < 100; k++) layer.spectral->iterate(layer.workers, true);
+    for (int k = 0; k < 100; k++) layer.spectral->iterate(true);
     CHECK(layer.spectral->sigma(0) >= 0.98 * exact);
   }
 }
@@ -139,7 +139,7 @@ TEST_CASE("spectral weights: a weight ten times as large is the same map, with a
   Layer once(from_one), tenfold(from_one);
   tenfold.scale_weight(10);
   for (Layer* l : {&once, &tenfold}) {
-    l->spectral->iterate(l->workers, false);
+    l->spectral->iterate(false);
     l->backward();
   }
   check_near(tenfold.output(), once.output(), 1e-12);
@@ -155,7 +155,7 @@ TEST_CASE("spectral weights: the gradient stands across the weight, converged or
       Layer layer(part);
       if (!converged) {
         layer.set_weight(random_matrix(5, 6, "other").values);
-        layer.spectral->iterate(layer.workers, true);
+        layer.spectral->iterate(true);
         CHECK(layer.spectral->sigma(0) < 0.999 * layer.sigma());
       }
       layer.backward();
@@ -169,7 +169,7 @@ TEST_CASE("spectral weights: gradients are those of the loss with an exact norm"
   for (const double factor : {1.0, 0.5}) {
     Layer layer(from_one, factor);
     fill(layer.fc.weight.gain.raw(), {1.7});
-    layer.spectral->iterate(layer.workers, true);
+    layer.spectral->iterate(true);
     layer.backward();
     const std::vector<double> w = layer.fc.weight.raw.raw().values(), g = layer.gradient(layer.fc.weight.raw);
     const auto loss_at = [&](const std::vector<double>& weight, double gamma) {
@@ -194,12 +194,12 @@ TEST_CASE("spectral weights: looking does not move u, a step does") {
   Layer layer(from_one);
   layer.set_weight(random_matrix(5, 6, "other").values);
   const std::vector<double> u = layer.u();
-  layer.spectral->iterate(layer.workers, false);
+  layer.spectral->iterate(false);
   const std::vector<double> first = layer.output();
-  layer.spectral->iterate(layer.workers, false);
+  layer.spectral->iterate(false);
   CHECK(layer.output() == first);
   CHECK(layer.u() == u);
-  layer.spectral->iterate(layer.workers, true);
+  layer.spectral->iterate(true);
   CHECK(layer.u() != u);
   CHECK(layer.output() == first);   // the estimate is that of the u before
 }
@@ -219,7 +219,7 @@ TEST_CASE("spectral weights: a weight of zeros stays one, without NaN, and a gam
   dead.backward();
   const double gradient = dead.gradient(dead.fc.weight.gain)[0];
   fill(dead.fc.weight.gain.raw(), {0});
-  dead.spectral->iterate(dead.workers, false);
+  dead.spectral->iterate(false);
   dead.backward();
   CHECK(dead.gradient(dead.fc.weight.gain)[0] == doctest::Approx(gradient).epsilon(1e-6));
   for (const double g : dead.gradient(dead.fc.weight.raw)) CHECK(std::abs(g) < 1e-12);

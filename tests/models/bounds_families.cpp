@@ -27,7 +27,7 @@ Measured measure(Model& model, const Shape& input, double radius) {
   Workers workers(1);
   SpectralWeights spectral(model.store);
   spectral.start(workers);
-  spectral.iterate(workers, true);
+  spectral.iterate(true);
   SpectralNorms norms(model.store);
   norms.iterate(workers, 500);
   BoundTrace trace{norms, {}};

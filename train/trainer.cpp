@@ -154,17 +154,12 @@ int Trainer::train() {
 void Trainer::train_epoch() {
   if (training_.parallel->leads()) progress_.title(fmt::format("epoch {}/{}", position_.epoch + 1, recipe_.schedule.epochs));
   train_.source->start(int(position_.epoch), position_.batch);
-  std::vector<Batch> batches(recipe_.optimizer.accumulate);
   while (position_.batch < batches_per_epoch() && !stopping()) {
-    double wait = 0;
-    for (Batch& batch : batches) {
-      check(train_.source->next(batch), "[trainer] the epoch ended early");
-      wait += batch.wait_seconds;
-    }
-    step(batches, wait);
+    step();
     report_damaged(*train_.source, "training", looked_at_train_);
     if (position_.batch < batches_per_epoch() && is_due(position_.step, recipe_.run.checkpoint_steps)) save();
   }
+  ahead_.reset();
 }
 
 // What belongs to the last step of an epoch is saved behind it, so a checkpoint either holds the evaluation or is followed by it.
@@ -176,24 +171,37 @@ void Trainer::end_epoch() {
   if (last || is_due(position_.epoch, recipe_.run.checkpoint_every) || is_due(position_.step, recipe_.run.checkpoint_steps)) save();
 }
 
-void Trainer::step(std::vector<Batch>& batches, double wait) {
+Trainer::Fetched Trainer::fetch(int64_t number) {
+  Fetched fetched;
+  batches_.resize(recipe_.optimizer.accumulate);
+  for (Batch& batch : batches_) {
+    check(train_.source->next(batch), "[trainer] the epoch ended early");
+    fetched.wait += batch.wait_seconds;
+    const int64_t before = int64_t(fetched.inputs.size()) * recipe_.data.batch_size + int64_t(training_.parallel->rank()) * batch.count;
+    fetched.inputs.push_back(make_input(batch, recipe_, uint32_t(number), before, true));
+  }
+  return fetched;
+}
+
+void Trainer::step() {
   const Clock::time_point start = Clock::now();
   const uint32_t number = uint32_t(position_.step);
+  const Fetched fetched = ahead_ ? std::move(*std::exchange(ahead_, {})) : fetch(number);
+  const std::vector<Input>& inputs = fetched.inputs;
   const double lr = schedule_.at(position_.step);
   training_.temperature = schedule_.temperature_at(position_.step);
-  std::vector<Input> inputs;
-  for (const Batch& batch : batches) {
-    const int64_t before = int64_t(inputs.size()) * recipe_.data.batch_size + int64_t(training_.parallel->rank()) * batch.count;
-    inputs.push_back(make_input(batch, recipe_, number, before, true));
-  }
   if (position_.step == 0) training_.initialise_admin(inputs.front());
   if (ledger_) ledger_->before_step(position_.step);
   const StepResult result = training_.step(inputs, number, lr, [&](const StepResult& result) {
     if (!std::isfinite(result.loss) || !std::isfinite(result.gradient.total)) refuse(inputs, result, lr);
     if (ledger_) ledger_->before_update(position_.step, result);
+  }, [&] {
+    if (position_.batch + recipe_.optimizer.accumulate >= batches_per_epoch()) return;
+    ahead_ = fetch(number + 1);
+    training_.send_ahead(ahead_->inputs);
   });
-  StepRow row{position_.step, position_.epoch, (position_.step + 1) * result.images, lr, 0, wait};
-  row.images_per_s = double(result.images) / (since(start) + wait);
+  StepRow row{position_.step, position_.epoch, (position_.step + 1) * result.images, lr, 0, fetched.wait};
+  row.images_per_s = double(result.images) / since(start);
   images_per_s_ = images_per_s_ == 0 ? row.images_per_s : 0.98 * images_per_s_ + 0.02 * row.images_per_s;
   if (ledger_)
     for (const Alarms::Event& alarm : ledger_->step(row, result))

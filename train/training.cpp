@@ -113,12 +113,17 @@ Training::Training(const Recipe& given, bool for_training, std::shared_ptr<Commu
 
 Training::~Training() = default;
 
-StepResult Training::step(const std::vector<Input>& batches, uint32_t number, double lr, const std::function<void(const StepResult&)>& between) {
-  if (device_step_) return device_step_->run(batches, number, lr, between);
+StepResult Training::step(const std::vector<Input>& batches, uint32_t number, double lr, const std::function<void(const StepResult&)>& between,
+                          const std::function<void()>& meanwhile) {
+  if (device_step_) return device_step_->run(batches, number, lr, between, meanwhile);
   const StepResult result = gradients(batches, number);
   between(result);
   optimizer->update(workers, lr, result.gradient);
   return result;
+}
+
+void Training::send_ahead(const std::vector<Input>& batches) {
+  if (device_step_) device_step_->send(batches);
 }
 
 Training::Range Training::shard_range(int64_t count, int shard) const {

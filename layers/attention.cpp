@@ -54,7 +54,7 @@ Tensor Attention::l2_values(const Tensor& x) const {
   const Tensor q = q_proj.weight.matrix().view({h, d, width}), v = v_proj.weight.matrix().view({h, d, width});   // each head's rows
   const double factor = (q_proj.weight.scalar() * q_proj.weight.scalar()) * v_proj.weight.scalar() / std::sqrt(double(d));
   const Tensor matrix = matmul(matmul(v, q, true), q, false).view({width, width});
-  return linear(x, matrix, Tensor(), Tensor::full({1}, factor, DType::f64));
+  return linear(x, matrix, Tensor(), Tensor::full({1}, factor, DType::f64, x.device()));
 }
 
 Attention::Projected Attention::project(const Tensor& x, const Mode& mode) const {

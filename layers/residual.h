@@ -35,19 +35,19 @@ struct ResidualBranch {
     if (!mode.random() || drop_rate == 0) return {};
     return {drop_rate, RandomStream(mode.seed, name + ".drop_path"), mode.step, mode.first_sample};
   }
-  Tensor weights() const { return fixed_alpha == 1 ? alpha() : Tensor::full({1}, fixed_alpha, DType::f64); }
+  Tensor weights(const Tensor& f) const { return fixed_alpha == 1 ? alpha() : Tensor::full({1}, fixed_alpha, DType::f64, f.device()); }
   // What the branch is added to, but for the factor `skip`.
   Tensor trunk(const Tensor& x) const { return omega ? multiply_channels(x, omega()) : x; }
 
   Tensor operator()(const Tensor& x, const Tensor& f, const Mode& mode) const {
     const LayerRange range(name);
     mode.note_branch(f);
-    return residual(trunk(x), f, weights(), drop(mode), skip);
+    return residual(trunk(x), f, weights(f), drop(mode), skip);
   }
   // The sum and its norm, in one pass where there is one.
   Sum with_norm(const Norm& norm, const Tensor& x, const Tensor& f, bool keep_sum, const Mode& mode) const {
     mode.note_branch(f);
-    return norm.after_residual(trunk(x), f, weights(), drop(mode), skip, keep_sum, mode);
+    return norm.after_residual(trunk(x), f, weights(f), drop(mode), skip, keep_sum, mode);
   }
   // |skip| + max|alpha| L_f in evaluation mode, where no path is dropped.
   Bound bound(const Domain& in, const Bound& branch, BoundTrace& trace) const {

@@ -34,7 +34,7 @@ struct Weight {
   Tensor matrix() const { return kind == WeightPart::weight_norm ? weight_norm(raw(), gain()) : raw(); }
   Tensor alpha() const {
     if (alpha_now) return alpha_now();
-    return factor == 1 ? Tensor() : Tensor::full({1}, factor, DType::f64);
+    return factor == 1 ? Tensor() : Tensor::full({1}, factor, DType::f64, raw().device());
   }
   double scalar() const { return alpha_now ? alpha_now().item() : factor; }
 

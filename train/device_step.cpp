@@ -59,7 +59,10 @@ void DeviceStep::receive(const std::vector<Input>& batches) {
       const Tensor& from = sent_[i].*part;
       Tensor& to = staged_[i].*part;
       if (!from) continue;
-      if (!to || to.shape() != from.shape()) to = Tensor::empty(from.shape(), from.dtype(), training_.device);
+      if (!to || to.shape() != from.shape()) {
+        to = Tensor::empty(from.shape(), from.dtype(), training_.device);
+        graph_ = std::make_unique<StepGraph>(training_.device);   // it knows the old place
+      }
       places.push_back(to);
     }
     staged_[i].valid = sent_[i].valid;

@@ -69,8 +69,12 @@ Trainer::Trainer(const Recipe& recipe, const std::vector<const char*>& command_l
   } else if (resume) {
     log("no checkpoint yet: starting anew");
   }
-  // Nobody writes or removes a checkpoint before all have read theirs.
-  training_.parallel->meet("the start");
+  // Nobody writes or removes a checkpoint before all have read theirs and found that it is the same.
+  const size_t classes = train_.classes().size();
+  training_.parallel->check_same(fmt::format("{} samples in {} classes and {} to validate", train_.samples(), classes, val_.samples()), "the data");
+  const Tensor weights = training_.model->store.values();
+  training_.parallel->check_same(fmt::format("step {} and weights {:016x}", position_.step, std::hash<std::string_view>()({weights.raw(), weights.bytes()})),
+                                 "the start");
   if (!training_.parallel->leads()) return;
   open_folder(command_line, resume);
 }
@@ -184,6 +188,7 @@ Trainer::Fetched Trainer::fetch(int64_t number) {
 }
 
 void Trainer::step() {
+  if (failed_ahead_) std::rethrow_exception(failed_ahead_);
   const Clock::time_point start = Clock::now();
   const uint32_t number = uint32_t(position_.step);
   const Fetched fetched = ahead_ ? std::move(*std::exchange(ahead_, {})) : fetch(number);
@@ -197,8 +202,12 @@ void Trainer::step() {
     if (ledger_) ledger_->before_update(position_.step, result);
   }, [&] {
     if (position_.batch + recipe_.optimizer.accumulate >= batches_per_epoch()) return;
-    ahead_ = fetch(number + 1);
-    training_.send_ahead(ahead_->inputs);
+    try {
+      ahead_ = fetch(number + 1);
+      training_.send_ahead(ahead_->inputs);
+    } catch (...) {   // this step is done all the same, and its row is written
+      failed_ahead_ = std::current_exception();
+    }
   });
   StepRow row{position_.step, position_.epoch, (position_.step + 1) * result.images, lr, 0, fetched.wait};
   row.images_per_s = double(result.images) / since(start);
@@ -285,10 +294,13 @@ void Trainer::evaluate() {
   report_damaged(*val_.source, "validation", looked_at_val_);
   exchange_damaged();
   row.damaged = int64_t(damaged_.size());
+  if (ledger_) {
+    ledger_->epoch(row);
+    ledger_->certify(last_step());
+    measure();
+  }
+  training_.parallel->await_first("the certified bound and the measured stretch");
   if (!ledger_) return;
-  ledger_->epoch(row);
-  ledger_->certify(last_step());
-  measure();
   const double n = double(std::max<int64_t>(1, row.result.images));
   last_top1_ = row.result.top1 / n;
   best_top1_ = std::max(best_top1_, last_top1_);
@@ -307,4 +319,5 @@ void Trainer::measure() {
 void Trainer::save() {
   if (ledger_) ledger_->sync();
   save_checkpoint(folder_.paths, training_, position_, recipe_.run.keep_checkpoints);
+  training_.parallel->await_first("the checkpoint");
 }

@@ -55,6 +55,7 @@ class Trainer {
   Position position_;
   std::vector<Batch> batches_;        // their memory is used again and again
   std::optional<Fetched> ahead_;      // what the next step takes in, if it was fetched while a GPU computed
+  std::exception_ptr failed_ahead_;   // or why it could not be
   Schedule schedule_{};
   std::unique_ptr<Ledger> ledger_;   // of the first rank
   Progress progress_;

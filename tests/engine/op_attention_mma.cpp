@@ -5,6 +5,7 @@
 
 #include "engine/ops/window_attention_mma.h"
 #include "op_case.h"
+#include "schedules.h"
 
 namespace {
 
@@ -139,7 +140,7 @@ template <int dim, bool barrier> double error_of_products(int rows, unsigned sch
 }  // namespace
 
 TEST_CASE("fibers: products of tiles with the tensor cores are exact on whole numbers") {
-  for (const unsigned schedule : {0u, 1u, 2u})
+  for (const unsigned schedule : schedules)
     for (const int rows : {16, 32}) {
       CHECK(error_of_products<32, true>(rows, schedule) == 0);
       CHECK(error_of_products<64, true>(rows, schedule) == 0);
@@ -149,7 +150,7 @@ TEST_CASE("fibers: products of tiles with the tensor cores are exact on whole nu
 #ifndef __SANITIZE_THREAD__   // where it would end the process, as it should
 TEST_CASE("fibers: a missing barrier before the tensor cores shows as a wrong number") {
   int found = 0;
-  for (const unsigned schedule : {0u, 1u, 2u}) found += error_of_products<64, false>(32, schedule) > 0;
+  for (const unsigned schedule : schedules) found += error_of_products<64, false>(32, schedule) > 0;
   CHECK(found == 3);
 }
 #endif

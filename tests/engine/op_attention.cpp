@@ -158,7 +158,8 @@ TEST_CASE("ops: attention options equal plain loops, on the CPU and on fibers") 
 
 TEST_CASE("ops: window_attention's LePE in one window is a depthwise convolution of the values") {
   const WindowAttention config{.heads = 2, .window_height = 5, .window_width = 4};
-  check_op({.name = "window_attention and depthwise_conv", .inputs = {{{2, 5, 4, 18}}, {{6, 1, 3, 3}, normal(0.5), Role::weight}, {{6}, normal(), Role::wide_weight}},
+  check_op({.name = "window_attention and depthwise_conv",
+            .inputs = {{{2, 5, 4, 18}}, {{6, 1, 3, 3}, normal(0.5), Role::weight}, {{6}, normal(), Role::wide_weight}},
             .op = [&](const Inputs& in) { return window_attention(in[0], {}, config, {{in[1], in[2]}}).out; },
             .twin = [&](const Inputs& in) {
               return add(window_attention(in[0], {}, config).out, depthwise_conv(slice_channels(in[0], 12, 6), in[1], in[2]));

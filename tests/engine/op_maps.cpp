@@ -1,4 +1,4 @@
-// unfold.
+// unfold, against plain loops, patchify and convolutions.
 #include "op_case.h"
 
 namespace {

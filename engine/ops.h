@@ -43,7 +43,6 @@ Tensor embedding(const Tensor& tokens, const Tensor& table);                    
 Tensor prepend_token(const Tensor& x, const Tensor& token);                      // [B, N, C], [C] -> [B, N + 1, C], the token first
 Tensor select_token(const Tensor& x, int64_t index);                             // [B, N, C] -> [B, C]
 Tensor slice_channels(const Tensor& x, int64_t begin, int64_t count);            // [..., C] -> [..., count]
-Tensor concat_channels(const Tensor& a, const Tensor& b);                        // [..., A], [..., B] -> [..., A + B]
 // Rotary positions (Su et al. 2021), halves rotated: with half = d/2, (x_i, x_{i+half}) of token t turns by the angle t base^(-i / half).
 // `still` of the half frequencies are zero, the slowest ones. x [B, T, heads * d].
 Tensor rotary(const Tensor& x, int heads, double base, int still);
@@ -92,9 +91,6 @@ Tensor unfold(const Tensor& x, int kernel, int stride, int padding);
 Tensor depthwise_conv(const Tensor& x, const Tensor& weight, const Tensor& bias);        // x [B, H, W, C], weight [C, 1, K, K], zero padding K/2, stride 1
 Tensor depthwise_conv_gelu(const Tensor& x, const Tensor& weight, const Tensor& bias);   // gelu of it in one pass
 
-// The same inside windows of wh x ww tokens that tile the map: zero padding at their edges too (LePE of CSwin).
-Tensor window_depthwise_conv(const Tensor& x, const Tensor& weight, const Tensor& bias, int window_height, int window_width);
-
 // --- norms over the batch ------------------------------------------------------------------------------------------------------
 // Statistics of a channel over all rows, smoothed over steps; in evaluation they are constants. reference: unified_normalization.md.
 enum class BatchNorm { batch, moving_average, power, unified };   // BN, MABN, PN (without its online pre-scale), UN
@@ -135,15 +131,19 @@ struct WindowAttention {
   bool causal = false;         // token i sees 0 .. i of its window only
   bool cross_shaped = false;   // the second half of the heads attends in windows of width x height (CSwin's stripes)
 };
+// The locally enhanced position of values (CSwin's LePE): a depthwise 3 x 3 convolution of them inside each window, zero padding at its edges.
+struct Lepe { Tensor weight, bias; };   // [C', 1, 3, 3], [C']
 struct Attended {
   Tensor out;        // [B, H, W, C]
   Tensor entropy;    // [heads] f32: mean over batch, windows and query rows, in nats
 };
 // Attention inside windows of the map rolled by -shift (square windows only), with a bias for each pair of relative positions. A sequence is
 // a map of height 1 with a window of its length. qkv [B, H, W, 3, heads, d] as [B, H, W, 3C]; bias_table [(2wh-1)(2ww-1), heads] may be empty.
-Attended window_attention(const Tensor& qkv, const Tensor& bias_table, const WindowAttention& config);
+// `lepe`, if there, is added to what comes out: of all C channels, or, where windows have two shapes, two of half of them. Nothing is shifted then.
+Attended window_attention(const Tensor& qkv, const Tensor& bias_table, const WindowAttention& config, const std::vector<Lepe>& lepe = {});
 // The same from three tensors [B, H, W, C]; q and k may be one tensor.
-Attended attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& bias_table, const WindowAttention& config);
+Attended attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& bias_table, const WindowAttention& config,
+                   const std::vector<Lepe>& lepe = {});
 // Per token q: softmax replaced by positive features (Performer, as in T2T-ViT): exp(x W^T - |x|^2 / 2) / sqrt(m). x [B, T, e], w [m, e].
 Tensor performer_features(const Tensor& x, const Tensor& w);
 // (q_t . sum_i k_i v_i^T) / (q_t . sum_i k_i + eps): q, k [B, T, m], v [B, T, e] -> [B, T, e].

@@ -139,8 +139,9 @@ template <class C> Tensor gathered(const Tensor& partial) {
   return total;
 }
 
-template <class T> void count_backward(const Sizes& s, Wanted wanted, const Tensor& dy, const Tensor& pre, const Tensor& x, const Tensor& packed, const Into& dx,
-                                       const Tensor& partial) {
+template <class T>
+void count_backward(const Sizes& s, Wanted wanted, const Tensor& dy, const Tensor& pre, const Tensor& x, const Tensor& packed, const Into& dx,
+                    const Tensor& partial) {
   if (strips<T>(s)) {   // in one pass
     const int64_t macs = s.macs() * (int(wanted.dx) + int(wanted.sums));
     return count_kernel({dy, pre, wanted.sums ? x : Tensor(), packed}, {dx, wanted.sums ? partial : Tensor()}, macs, Units::vector);

@@ -84,14 +84,16 @@ void activate(const Tensor& h, const Tensor& bias, const Branch& branch, const T
     using C = Compute<T>;
     const C* add = bias ? bias.data<C>() : nullptr;
     if (base)
-      map_cells<T>(h.device(), rows, columns, ActivateIntoSum<T>{add, h.data<T>(), y.data<T>(), base.data<T>(), alpha.data<C>(), C(branch.skip), keep, begin, columns});
+      map_cells<T>(h.device(), rows, columns,
+                   ActivateIntoSum<T>{add, h.data<T>(), y.data<T>(), base.data<T>(), alpha.data<C>(), C(branch.skip), keep, begin, columns});
     else
       map_cells<T>(h.device(), rows, columns, Activate<T>{add, h.data<T>(), y.data<T>(), columns});
   });
 }
 
 // dh of a block of rows from dy; adds to the gradient of alpha.
-void gradient_of_product(const Tensor& h, const Tensor& dy, const Branch& branch, const Tensor& alpha, const DropFactor& keep, int64_t begin, const Tensor& dh) {
+void gradient_of_product(const Tensor& h, const Tensor& dy, const Branch& branch, const Tensor& alpha, const DropFactor& keep, int64_t begin,
+                         const Tensor& dh) {
   const int64_t rows = h.dim(0), columns = h.dim(1);
   count_kernel({h, dy, alpha}, {dh});
   dispatch(dy.dtype(), [&]<class T>() {

@@ -55,6 +55,8 @@ struct DropPath {
   StepNumber step;
   int64_t first_sample = 0;   // of this tensor's first entry, counted over the whole batch of the step
 };
+// residual(base, linear_gelu(x, ...), alpha, drop, skip) in one pass; base has the shape of the product.
+Tensor linear_gelu_residual(const Tensor& base, const Tensor& x, const LinearMap& map, const Tensor& alpha, const DropPath& drop, double skip = 1);
 struct Sum { Tensor sum, normalised; };
 enum class RowNorm { layer, center, rms };
 
@@ -90,6 +92,8 @@ Tensor patch_merge(const Tensor& x);                          // [B, H, W, C] ->
 Tensor unfold(const Tensor& x, int kernel, int stride, int padding);
 Tensor depthwise_conv(const Tensor& x, const Tensor& weight, const Tensor& bias);        // x [B, H, W, C], weight [C, 1, K, K], zero padding K/2, stride 1
 Tensor depthwise_conv_gelu(const Tensor& x, const Tensor& weight, const Tensor& bias);   // gelu of it in one pass
+// residual(x, depthwise_conv_gelu(x, weight, bias), alpha, drop, skip) in one pass.
+Tensor depthwise_conv_gelu_residual(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& alpha, const DropPath& drop, double skip = 1);
 
 // --- norms over the batch ------------------------------------------------------------------------------------------------------
 // Statistics of a channel over all rows, smoothed over steps; in evaluation they are constants. reference: unified_normalization.md.

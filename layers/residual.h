@@ -7,6 +7,7 @@
 //   deepnorm     skip (2N)^(1/4), alpha 1, a norm behind it       (Wang et al. 2022)
 //   admin        skip a learned vector omega, a norm behind it    (Liu et al. 2020)
 #pragma once
+#include "layers/depthwise_conv.h"
 #include "layers/norm.h"
 
 enum class ResidualPart { plain, weighted, rezero, convex, deepnorm, admin };
@@ -43,6 +44,17 @@ struct ResidualBranch {
     const LayerRange range(name);
     mode.note_branch(f);
     return residual(trunk(x), f, weights(f), drop(mode), skip);
+  }
+  // Branches that end in a GELU, in one pass with the sum where nothing else stands between the two: x + alpha gelu(layer(in)), x + alpha gelu(conv(x)).
+  Tensor with_gelu_of(const Linear& layer, const Tensor& x, const Tensor& in, const Mode& mode) const {
+    if (omega || mode.branch_variances) return (*this)(x, layer.with_gelu(in), mode);
+    const LayerRange range(layer.name);
+    return linear_gelu_residual(x, in, layer.map(), weights(in), drop(mode), skip);
+  }
+  Tensor with_gelu_of(const DepthwiseConv& layer, const Tensor& x, const Mode& mode) const {
+    if (omega || mode.branch_variances) return (*this)(x, layer.with_gelu(x), mode);
+    const LayerRange range(layer.name);
+    return depthwise_conv_gelu_residual(x, layer.kernel(), layer.bias(), weights(x), drop(mode), skip);
   }
   // The sum and its norm, in one pass where there is one.
   Sum with_norm(const Norm& norm, const Tensor& x, const Tensor& f, bool keep_sum, const Mode& mode) const {

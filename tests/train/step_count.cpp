@@ -56,14 +56,16 @@ TEST_CASE("step_count: the blocks of Swin-T make as many passes as their kernels
   CHECK(swin.mb() == Approx(1.072 * swin.floor_mb()).epsilon(0.01));
 }
 
+// Forward: 3 of each of two convolutions, the second with its sum, and 4 of the product between them with its own. Backward: 4 of the second
+// convolution, 5 of the first, whose gradient adds to what is there, 3 for the slope of the product's GELU and 4 for its gradients.
 TEST_CASE("step_count: LipsFormer-Swin-T adds its convolution branches") {
   const Counted lipsformer("lipsformer_swin_tiny");
   const Traffic convolutions = lipsformer.passes("layers.0", "convolutions");
-  CHECK(convolutions.forward == Approx(15).epsilon(0.02));
-  CHECK(convolutions.backward == Approx(29).epsilon(0.02));
+  CHECK(convolutions.forward == Approx(10).epsilon(0.02));
+  CHECK(convolutions.backward == Approx(16).epsilon(0.02));
   CHECK(lipsformer.gflop() == Approx(29.94).epsilon(0.02));
   CHECK(lipsformer.floor_mb() == Approx(338).epsilon(0.02));
-  CHECK(lipsformer.mb() == Approx(1.166 * lipsformer.floor_mb()).epsilon(0.01));
+  CHECK(lipsformer.mb() == Approx(1.014 * lipsformer.floor_mb()).epsilon(0.01));
 }
 
 // ViT-S, because drawing the weights of ViT-B takes seconds; the tables have both.

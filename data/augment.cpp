@@ -91,9 +91,10 @@ void validate(const AugmentConfig& c) {
   must(c.crop_padding >= 0 && c.crop_padding <= c.image_size, "the crop padding must lie in 0 .. image size");
   must(c.crop_pct >= 0.25 && c.crop_pct <= 1, "crop_pct must lie in 0.25 .. 1");
   must(probability(c.hflip), "the flip probability must lie in 0 .. 1");
-  must(c.channels == 3 || (c.auto_augment.kind == AutoAugment::none && c.color_jitter == 0),
-       "auto_augment and color_jitter are for images of 3 channels");
+  must(c.channels == 3 || (c.auto_augment.kind == AutoAugment::none && c.color_jitter == 0 && c.hue == 0),
+       "auto_augment, color_jitter and hue are for images of 3 channels");
   must(c.color_jitter >= 0 && c.color_jitter <= 1, "the colour jitter must lie in 0 .. 1");
+  must(c.hue >= 0 && c.hue <= 0.5, "the hue's jitter must lie in 0 .. 0.5");
   must(c.repeats >= 1 && c.repeats <= 256, "the repeats must lie in 1 .. 256");
   must(probability(c.erasing), "the erasing probability must lie in 0 .. 1");
   must(c.erasing_area_min > 0 && c.erasing_area_min <= c.erasing_area_max && c.erasing_area_max <= 1,
@@ -176,7 +177,7 @@ EraseBox Renderer::training(std::span<const uint8_t> bytes, RandomSequence draw,
   render(view, out);
   ops_.clear();
   draw_ops(config_.auto_augment, config_.interpolation, draw, ops_);
-  if (config_.color_jitter > 0) draw_color_jitter(config_.color_jitter, draw, ops_);
+  draw_color_jitter(config_.color_jitter, config_.hue, draw, ops_);
   for (const ImageOp& op : ops_) edit_(op, fill_, out, config_.image_size, config_.image_size);
   return view.erase;
 }

@@ -32,6 +32,7 @@ struct AugmentConfig {
   double hflip = 0.5;                            // probability
   AutoAugment auto_augment;                      // colour images only, as the jitter
   double color_jitter = 0;                       // strength; 0: off
+  double hue = 0;                                // the jitter's, of the circle; 0: off
   int repeats = 1;                               // times each image of an epoch's order is taken in a row (DeiT: 3)
   double erasing = 0;                            // probability; one box an image
   double erasing_area_min = 0.02, erasing_area_max = 1.0 / 3, erasing_ratio_min = 0.3;

@@ -198,8 +198,15 @@ void draw_ops(const AutoAugment& policy, std::optional<Interpolation> interpolat
   }
 }
 
-void draw_color_jitter(double strength, RandomSequence& draw, std::vector<ImageOp>& ops) {
-  Op::Kind order[] = {Op::brightness, Op::contrast, Op::color};
-  for (uint32_t i = 2; i > 0; i--) std::swap(order[i], order[draw.below(i + 1)]);
-  for (const Op::Kind kind : order) ops.push_back({kind, draw.uniform(std::max(0.0, 1 - strength), 1 + strength)});
+void draw_color_jitter(double strength, double hue, RandomSequence& draw, std::vector<ImageOp>& ops) {
+  Op::Kind order[4];
+  uint32_t count = 0;
+  if (strength > 0)
+    for (const Op::Kind kind : {Op::brightness, Op::contrast, Op::color}) order[count++] = kind;
+  if (hue > 0) order[count++] = Op::hue;
+  for (uint32_t i = count; i-- > 1;) std::swap(order[i], order[draw.below(i + 1)]);
+  for (uint32_t i = 0; i < count; i++) {
+    const double amount = order[i] == Op::hue ? draw.uniform(-hue, hue) : draw.uniform(std::max(0.0, 1 - strength), 1 + strength);
+    ops.push_back({order[i], amount});
+  }
 }

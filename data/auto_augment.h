@@ -38,8 +38,9 @@ AutoAugment parse_auto_augment(const std::string& text);
 // Appends what one image gets. Without an interpolation each operation that moves pixels draws its own.
 void draw_ops(const AutoAugment&, std::optional<Interpolation>, RandomSequence& draw, std::vector<ImageOp>& ops);
 
-// ColorJitter of torchvision: brightness, contrast and colour by factors from [1 - strength, 1 + strength], in random order.
-void draw_color_jitter(double strength, RandomSequence& draw, std::vector<ImageOp>& ops);
+// ColorJitter of torchvision, in random order: brightness, contrast and colour by factors from [1 - strength, 1 + strength], and the hue turned by
+// [-hue, hue] of its circle. What is 0 is left out.
+void draw_color_jitter(double strength, double hue, RandomSequence& draw, std::vector<ImageOp>& ops);
 
 // Where the recipe leaves it open.
 inline Interpolation draw_interpolation(RandomSequence& draw) {

@@ -148,7 +148,7 @@ struct AugmentRecipe {
   int crop_padding = 0;
   double hflip = 0.5;
   std::string auto_augment = "none";
-  double color_jitter = 0.0;
+  double color_jitter = 0.0, hue = 0.0;
   int repeats = 1;
   double mixup = 0.8, cutmix = 1.0, mix_prob = 1.0, mix_switch_prob = 0.5;
   std::string mix_order = "deit";
@@ -168,6 +168,7 @@ struct AugmentRecipe {
     key("auto_augment", augment.auto_augment, anything(),
         "operations on the pixels, in timm's words: none, 3a, or a string such as rand-m9-mstd0.5-inc1");
     key("color_jitter", augment.color_jitter, between(0, 1), "brightness, contrast and colour by factors of 1 - this to 1 + this, in random order");
+    key("hue", augment.hue, between(0, 0.5), "in the same random order: the hue turned by up to this part of its circle, either way");
     key("repeats", augment.repeats, between(1, 256), "times an image of the shuffled order is taken in a row, each augmented anew (DeiT: 3)");
     key("mixup", augment.mixup, at_least(0), "alpha of mixup; 0: off");
     key("cutmix", augment.cutmix, at_least(0), "alpha of cutmix; 0: off");

@@ -17,7 +17,7 @@ AugmentConfig augment_config(const Recipe& recipe) {
   c.crop_padding = a.crop_padding;
   c.hflip = a.hflip;
   c.auto_augment = parse_auto_augment(a.auto_augment);
-  c.color_jitter = a.color_jitter;
+  c.color_jitter = a.color_jitter, c.hue = a.hue;
   c.repeats = a.repeats;
   c.erasing = a.erasing;
   c.crop_pct = a.crop_pct;

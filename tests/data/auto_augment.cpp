@@ -128,7 +128,7 @@ TEST_CASE("auto augment: weights without replacement, 3-Augment and the jitter")
     three[ops[0].kind]++;
     if (ops[0].kind == ImageOp::blur) CHECK_UNARY(ops[0].amount >= 0.1 && ops[0].amount < 2);
     ops.clear();
-    draw_color_jitter(0.3, draw, ops);
+    draw_color_jitter(0.3, 0, draw, ops);
     std::vector<int> order;
     for (const ImageOp& op : ops) {
       order.push_back(op.kind);
@@ -144,11 +144,42 @@ TEST_CASE("auto augment: weights without replacement, 3-Augment and the jitter")
   CHECK(orders.size() == 6);
 }
 
+TEST_CASE("auto augment: the hue is one of the jitter's four operations, in any of their 24 orders") {
+  std::map<std::vector<int>, int> orders;
+  std::vector<ImageOp> ops;
+  const int draws = 24000;
+  double turns = 0, least = 0, most = 0;
+  for (int i = 0; i < draws; i++) {
+    RandomSequence draw = sequence(i);
+    ops.clear();
+    draw_color_jitter(0.4, 0.1, draw, ops);
+    std::vector<int> order;
+    for (const ImageOp& op : ops) {
+      order.push_back(op.kind);
+      if (op.kind != ImageOp::hue) continue;
+      turns += op.amount / draws;
+      least = std::min(least, op.amount), most = std::max(most, op.amount);
+    }
+    orders[order]++;
+  }
+  CHECK(orders.size() == 24);
+  for (const auto& [order, count] : orders) CHECK(std::abs(count - draws / 24.0) < 5 * std::sqrt(draws / 24.0));
+  CHECK(std::abs(turns) < 5 * 0.2 / std::sqrt(12.0 * draws));
+  CHECK_UNARY(least >= -0.1 && least < -0.099 && most < 0.1 && most > 0.099);
+  ops.clear();
+  RandomSequence draw = sequence(0);
+  draw_color_jitter(0, 0.1, draw, ops);
+  CHECK(ops.size() == 1);
+  draw_color_jitter(0, 0, draw, ops);
+  CHECK(ops.size() == 1);
+}
+
 TEST_CASE("auto augment: an image is rendered, then operated on, a pure function of its draws") {
   AugmentConfig plain, config;
   plain.image_size = config.image_size = 32;
   config.auto_augment = parse_auto_augment("rand-m9-mstd0.5-inc1");
   config.color_jitter = 0.4;
+  config.hue = 0.2;
   Renderer first(plain), second(config), third(config);
   const Bytes bytes = golden_images()["rgb444.jpg"].bytes;
   ImageEditor edit;
@@ -164,7 +195,7 @@ TEST_CASE("auto augment: an image is rendered, then operated on, a pure function
     training_view(plain, {19, 23}, draw);
     std::vector<ImageOp> ops;
     draw_ops(config.auto_augment, Interpolation::bicubic, draw, ops);
-    draw_color_jitter(0.4, draw, ops);
+    draw_color_jitter(0.4, 0.2, draw, ops);
     for (const ImageOp& op : ops) edit(op, {124, 116, 104}, a.data(), 32, 32);
     CHECK(a == b);
     changed += !ops.empty();

@@ -52,6 +52,13 @@ def affine(image, matrix, kind):
     return image.transform(image.size, Image.Transform.AFFINE, matrix, resample=kind, fillcolor=fill)
 
 
+def hue(image, turn):
+    """torchvision's adjust_hue."""
+    h, s, v = image.convert("HSV").split()
+    h = Image.fromarray(((numpy.asarray(h).astype(int) + int(255 * turn)) % 256).astype(numpy.uint8))
+    return Image.merge("HSV", (h, s, v)).convert("RGB")
+
+
 def solarize_add(image, add):
     return image.point([min(255, i + add) if i < 128 else i for i in range(256)] * 3)
 
@@ -68,6 +75,7 @@ ops = {  # name: what Pillow does, arguments
     "brightness": (lambda image, f: ImageEnhance.Brightness(image).enhance(f), [0.0, 0.1, 0.19, 0.5, 1.0, 1.37, 1.81, 1.9]),
     "sharpness": (lambda image, f: ImageEnhance.Sharpness(image).enhance(f), [0.0, 0.1, 0.19, 0.5, 1.0, 1.37, 1.81, 1.9]),
     "blur": (lambda image, r: image.filter(ImageFilter.GaussianBlur(r)), [0.1, 0.3, 0.5, 0.77, 1.0, 1.3, 1.7, 2.0]),
+    "hue": (hue, [-0.5, -0.31, -0.1, 0.0, 0.1, 0.27, 0.5]),
 }
 moves = {
     "shear_x": (lambda image, k, kind: affine(image, (1, k, 0, 0, 1, 0), kind), [0.0, 0.013, 0.27, -0.27, 0.3]),

@@ -166,7 +166,7 @@ struct AugmentRecipe {
         "without random_resized_crop: random crop of the image padded by so many pixels");
     key("hflip", augment.hflip, between(0, 1), "chance of a horizontal flip");
     key("auto_augment", augment.auto_augment, anything(),
-        "operations on the pixels, in timm's words: none, 3a, or a string such as rand-m9-mstd0.5-inc1");
+        "operations on the pixels, in timm's words: none, 3a, original, v0, or a string such as rand-m9-mstd0.5-inc1");
     key("color_jitter", augment.color_jitter, between(0, 1), "brightness, contrast and colour by factors of 1 - this to 1 + this, in random order");
     key("hue", augment.hue, between(0, 0.5), "in the same random order: the hue turned by up to this part of its circle, either way");
     key("repeats", augment.repeats, between(1, 256), "times an image of the shuffled order is taken in a row, each augmented anew (DeiT: 3)");

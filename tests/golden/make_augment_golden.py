@@ -1,7 +1,8 @@
-"""Writes augment.txt and augment_levels.txt beside this file: what Pillow and timm make of small pictures. Needs Pillow, numpy and timm's sources.
+"""Writes augment.txt, augment_levels.txt and augment_policies.txt beside this file: what Pillow and timm make of small pictures. Needs Pillow, numpy and timm's sources.
 
 augment.txt: op argument filter picture height width hash(output) hex(output), the last "-" but for the smallest picture
 augment_levels.txt: op level sign filter picture height width hash(output): timm's ops, from their magnitude on
+augment_policies.txt: policy number (op chance level) (op chance level) hash(output): AutoAugment's pairs in timm, both carried out, positive
 The pictures are made of that of make_resize_golden.py. The hash is 64-bit FNV-1a of the bytes.
 """
 import importlib.util
@@ -105,9 +106,17 @@ for kind, height, width in sizes:
                 add(name, argument, filter_name, op(image, argument, resample))
 (here / "augment.txt").write_text("\n".join(lines) + "\n")
 
+
+def apply(op, image):
+    try:
+        return op(image)
+    except ValueError:   # newer Pillow refuses to keep 0 bits; older ones give black, as the formula has it
+        return Image.new("RGB", image.size)
+
+
 timm = timm_ops()
 lines = []
-names = sorted({*timm._RAND_TRANSFORMS, *timm._RAND_INCREASING_TRANSFORMS, *timm._RAND_3A})
+names = sorted({"PosterizeOriginal", *timm._RAND_TRANSFORMS, *timm._RAND_INCREASING_TRANSFORMS, *timm._RAND_3A})
 image = picture("middle", 30, 40)
 for name in names:
     for level in 0.0, 0.37, 2.5, 5.0, 7.5, 9.0, 9.63, 10.0:
@@ -115,9 +124,17 @@ for name in names:
             for filter_name, resample in filters.items():
                 random.random = lambda: 0.0 if sign > 0 else 0.75
                 op = timm.AugmentOp(name, prob=1.0, magnitude=level, hparams={"img_mean": fill, "interpolation": resample})
-                try:
-                    out = op(image)
-                except ValueError:   # newer Pillow refuses to keep 0 bits; older ones give black, as the formula has it
-                    out = Image.new("RGB", image.size)
+                out = apply(op, image)
                 lines.append(f"{name} {level!r} {sign} {filter_name} middle 30 40 {fnv(out.tobytes())}")
 (here / "augment_levels.txt").write_text("\n".join(lines) + "\n")
+
+random.random = lambda: 0.0
+lines = []
+for name in "original", "v0":
+    for number, pair in enumerate(timm.auto_augment_policy(name, {"img_mean": fill, "interpolation": filters["bicubic"]})):
+        out = image
+        for op in pair:
+            out = apply(op, out)
+        steps = " ".join(f"{op.name} {float(op.prob)!r} {float(op.magnitude)!r}" for op in pair)
+        lines.append(f"{name} {number} {steps} {fnv(out.tobytes())}")
+(here / "augment_policies.txt").write_text("\n".join(lines) + "\n")

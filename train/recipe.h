@@ -127,6 +127,7 @@ struct DataRecipe {
   int batch_size = 128, workers = 2;
   std::string interpolation = "bicubic";
   bool scaled_decode = false;
+  double max_damaged = 0.01;
 
   static void each_key(auto& data, auto&& key) {
     key("path", data.path, anything(), "folder of the dataset");
@@ -138,6 +139,8 @@ struct DataRecipe {
         "how images are resized, and moved by auto_augment; random: drawn each time, bicubic in evaluation");
     key("scaled_decode", data.scaled_decode, anything(),
         "training: a JPEG whose crop is at least twice the image is decoded at 1/2, 1/4 or 1/8; faster for large photographs, pixels differ slightly");
+    key("max_damaged", data.max_damaged, at_least(0),
+        "damaged images of a part that a run bears: from 1 on their number; below, a share of the part, but ten at least; 0: none");
   }
   bool operator==(const DataRecipe&) const = default;
 };

@@ -57,7 +57,7 @@ Split open_split(const Recipe& recipe, bool training, int rank, int ranks) {
          ": set model.num_classes=", split.images->classes().size());
   split.source = std::make_unique<Loader>(*split.images, augment_config(recipe),
                                           LoaderConfig{.batch_size = recipe.data.batch_size / ranks, .training = training, .seed = uint64_t(recipe.run.seed),
-                                                       .threads = recipe.data.workers, .rank = rank, .ranks = ranks});
+                                                       .threads = recipe.data.workers, .max_damaged = recipe.data.max_damaged, .rank = rank, .ranks = ranks});
   return split;
 }
 

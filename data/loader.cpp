@@ -17,12 +17,12 @@ constexpr int hopeless_batch = 8;
 constexpr int64_t always_forgiven = 10;   // damaged images, where a share of them is
 constexpr size_t named_when_too_many = 3;
 
-constexpr int64_t small_bytes_per_image = 128;   // of a batch, besides its pixels
+constexpr int64_t small_bytes_per_image = 112;   // of a batch, besides its pixels and erase boxes
 
 int64_t bytes_of(const Batch& batch) {
-  constexpr size_t small = sizeof(int) + sizeof(int64_t) + sizeof(EraseBox) + sizeof(char) + sizeof(int) + sizeof(std::string);
-  static_assert(small <= small_bytes_per_image);   // label, sample, erase, valid, and the slot's copy and damage
-  return int64_t(batch.images.capacity() + batch.samples.size() * small);
+  constexpr size_t small = sizeof(int) + sizeof(int64_t) + sizeof(char) + sizeof(int) + sizeof(std::string);
+  static_assert(small <= small_bytes_per_image);   // label, sample, valid, and the slot's copy and damage
+  return int64_t(batch.images.capacity() + batch.erase.capacity() * sizeof(EraseBox) + batch.samples.size() * small);
 }
 
 bool costs_one_image(const Error& error) {
@@ -96,7 +96,7 @@ void Loader::arm(Slot& slot, int64_t number) {
   resize_exactly(batch.images, size_t(batch.count) * side * side * batch.channels);
   batch.samples.resize(batch.count);
   batch.labels.resize(batch.count);
-  batch.erase.assign(batch.count, {});
+  batch.erase.assign(size_t(batch.count) * size_t(augment_.erasing_count), {});
   batch.valid.assign(batch.count, 0);
   batch.mix = {};
   slot.copies.assign(batch.count, 0);
@@ -139,7 +139,8 @@ void Loader::load_image(Slot& slot, int i, Worker& worker) {
     if (config_.training) {
       const uint64_t copy = uint64_t(slot.copies[i]) << 48;   // each repeat draws for itself
       const RandomSequence draw(RandomStream(config_.seed, "augment"), uint32_t(epoch_), uint64_t(sample) | copy);
-      batch.erase[i] = worker.renderer.training(worker.bytes, draw, out);
+      const EraseBoxes boxes = worker.renderer.training(worker.bytes, draw, out);
+      std::copy_n(boxes.begin(), augment_.erasing_count, batch.erase.begin() + i * augment_.erasing_count);
     } else {
       worker.renderer.evaluation(worker.bytes, out);
     }
@@ -189,7 +190,7 @@ int64_t damage_limit(double max_damaged, int64_t images) {
 }
 
 LoaderMemory loader_memory(const AugmentConfig& augment, const LoaderConfig& config, int64_t file_bytes, int64_t pixels) {
-  const int64_t side = augment.image_size, image = augment.channels * side * side + small_bytes_per_image;
+  const int64_t side = augment.image_size, image = augment.channels * side * side + small_bytes_per_image + int64_t(sizeof(EraseBox)) * augment.erasing_count;
   const int64_t batches = std::max(1, config.prefetch) + 1, workers = std::max(1, config.threads);
   const auto longest = int64_t(2 * std::sqrt(double(pixels)));   // side of a picture that is four times as long as high
   const int64_t taps = 4 * longest / side + 5;                   // of a cubic kernel that is stretched to this scale

@@ -30,7 +30,7 @@ struct LoaderConfig {
 };
 
 // Bytes that the loader takes, at most, for image files of `file_bytes` and `pixels` each, whose longer side is at most four times the shorter:
-//   batches  (prefetch + 1) * batch_size * (channels * image_size^2 + 128); one of them is with the caller
+//   batches  (prefetch + 1) * batch_size * (channels * image_size^2 + 112 + 16 * erasing_count); one of them is with the caller
 //   decoding threads * (file_bytes + channels * pixels), threads being at least 1
 //   inner    threads * (6 * pixels + resizer + 1 MiB): what libjpeg, our reader of baseline files and the resizer hold inside. 6 bytes a pixel are the
 //            coefficients of a progressive file, and more than the planes of a baseline one (4.5 at most); the resizer has 16 rows of the picture and as many

@@ -157,6 +157,7 @@ struct AugmentRecipe {
   std::string mix_order = "deit";
   double label_smoothing = 0.1, erasing = 0.25;
   std::string erasing_mode = "pixel";
+  int erasing_count = 1;
   double crop_pct = 0.875;
   std::vector<double> mean{0.485, 0.456, 0.406}, std{0.229, 0.224, 0.225};
 
@@ -181,7 +182,9 @@ struct AugmentRecipe {
         "normalised and erased, then mixed (deit); or mixed and rounded as bytes, then normalised and erased (timm)");
     key("label_smoothing", augment.label_smoothing, below(1), "share of the target spread over all classes");
     key("erasing", augment.erasing, between(0, 1), "chance that a box is put over an image");
-    key("erasing_mode", augment.erasing_mode, one_of({"pixel", "const"}), "what it is filled with: normal noise, or zero behind normalisation");
+    key("erasing_count", augment.erasing_count, between(1, 8), "then from 1 to so many boxes, drawn evenly, that share its area");
+    key("erasing_mode", augment.erasing_mode, one_of({"pixel", "rand", "const"}),
+        "what a box is filled with, behind normalisation: normal noise, one normal colour, or zero");
     key("crop_pct", augment.crop_pct, above_up_to(0, 1),
         "evaluation: img_size over the short side before the centre crop");
     key("mean", augment.mean, anything(), "subtracted from each channel, of pixels in 0..1");

@@ -19,7 +19,7 @@ AugmentConfig augment_config(const Recipe& recipe) {
   c.auto_augment = parse_auto_augment(a.auto_augment);
   c.color_jitter = a.color_jitter, c.hue = a.hue;
   c.repeats = a.repeats;
-  c.erasing = a.erasing;
+  c.erasing = a.erasing, c.erasing_count = a.erasing_count;
   c.crop_pct = a.crop_pct;
   c.mixup_alpha = a.mixup, c.cutmix_alpha = a.cutmix;
   c.mix_prob = a.mix_prob, c.switch_prob = a.mix_switch_prob;

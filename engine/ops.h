@@ -71,8 +71,9 @@ Sum residual_norm(const Tensor& x, const Tensor& f, const Tensor& alpha, const D
 // erase (timm's). Partner of image i is image count-1-i.
 struct PixelPlan {
   std::vector<float> mean, std;        // a channel
-  std::vector<Box> erase;              // an image: filled with normal noise
-  bool erase_to_zero = false;          // or with zero
+  std::vector<Box> erase;              // `boxes` an image, a later one over those before it; one without height is none
+  int boxes = 1;
+  enum Fill { per_pixel, per_box, zero } fill = per_pixel;   // normal noise for each value, a normal colour for each box, or 0
   enum Mix { no_mix, mixup, cutmix } mix = no_mix;
   bool mix_first = false;
   float lambda = 1;                    // mixup: the share of the image itself

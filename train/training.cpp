@@ -35,7 +35,9 @@ Input make_input(const Batch& batch, const Recipe& recipe, uint32_t step, int64_
   plan.std.assign(recipe.augment.std.begin(), recipe.augment.std.end());
   const bool erases = std::any_of(batch.erase.begin(), batch.erase.end(), [](const Box& box) { return box.height > 0; });
   if (training && erases) plan.erase = batch.erase;
-  plan.erase_to_zero = recipe.augment.erasing_mode == "const";
+  plan.boxes = std::max(1, int(batch.erase.size()) / batch.count);
+  const std::string& fill = recipe.augment.erasing_mode;
+  plan.fill = fill == "const" ? PixelPlan::zero : fill == "rand" ? PixelPlan::per_box : PixelPlan::per_pixel;
   plan.mix_first = recipe.augment.mix_order == "timm";
   if (training && batch.mix.kind == Mix::mixup) plan.mix = PixelPlan::mixup;
   if (training && batch.mix.kind == Mix::cutmix) plan.mix = PixelPlan::cutmix;

@@ -36,11 +36,10 @@ Box random_resized_crop(const AugmentConfig& c, Size image, RandomSequence& draw
   return {(image.height - box.height) / 2, (image.width - box.width) / 2, box.height, box.width};
 }
 
-EraseBox draw_erase(const AugmentConfig& c, RandomSequence& draw) {
-  if (!draw.chance(c.erasing)) return {};
+EraseBox draw_erase_box(const AugmentConfig& c, int count, RandomSequence& draw) {
   const int side = c.image_size;
   for (int i = 0; i < attempts; i++) {
-    const double area = draw.uniform(c.erasing_area_min, c.erasing_area_max) * side * side;
+    const double area = draw.uniform(c.erasing_area_min, c.erasing_area_max) * side * side / count;
     const Size box = draw_sides(area, c.erasing_ratio_min, 1 / c.erasing_ratio_min, draw);
     if (box.width < 1 || box.height < 1 || box.width >= side || box.height >= side) continue;
     const int top = int(draw.below(uint32_t(side - box.height + 1)));
@@ -48,6 +47,14 @@ EraseBox draw_erase(const AugmentConfig& c, RandomSequence& draw) {
     return {top, left, box.height, box.width};
   }
   return {};
+}
+
+EraseBoxes draw_erase(const AugmentConfig& c, RandomSequence& draw) {
+  EraseBoxes boxes;
+  if (!draw.chance(c.erasing)) return boxes;
+  const int count = c.erasing_count == 1 ? 1 : 1 + int(draw.below(uint32_t(c.erasing_count)));
+  for (int i = 0; i < count; i++) boxes[size_t(i)] = draw_erase_box(c, count, draw);
+  return boxes;
 }
 
 Size short_side_to(int side, Size image) {
@@ -91,11 +98,13 @@ void validate(const AugmentConfig& c) {
   must(c.crop_padding >= 0 && c.crop_padding <= c.image_size, "the crop padding must lie in 0 .. image size");
   must(c.crop_pct >= 0.25 && c.crop_pct <= 1, "crop_pct must lie in 0.25 .. 1");
   must(probability(c.hflip), "the flip probability must lie in 0 .. 1");
-  must(c.channels == 3 || (c.auto_augment.kind == AutoAugment::none && c.color_jitter == 0),
-       "auto_augment and color_jitter are for images of 3 channels");
+  must(c.channels == 3 || (c.auto_augment.kind == AutoAugment::none && c.color_jitter == 0 && c.hue == 0),
+       "auto_augment, color_jitter and hue are for images of 3 channels");
   must(c.color_jitter >= 0 && c.color_jitter <= 1, "the colour jitter must lie in 0 .. 1");
+  must(c.hue >= 0 && c.hue <= 0.5, "the hue's jitter must lie in 0 .. 0.5");
   must(c.repeats >= 1 && c.repeats <= 256, "the repeats must lie in 1 .. 256");
   must(probability(c.erasing), "the erasing probability must lie in 0 .. 1");
+  must(c.erasing_count >= 1 && c.erasing_count <= max_erase_boxes, "the count of erasing boxes must lie in 1 .. 8");
   must(c.erasing_area_min > 0 && c.erasing_area_min <= c.erasing_area_max && c.erasing_area_max <= 1,
        "the erased area must lie in (0, 1], the smaller first");
   must(c.erasing_ratio_min > 0 && c.erasing_ratio_min <= 1, "the erasing ratio must lie in (0, 1]");
@@ -170,13 +179,13 @@ Renderer::Renderer(const AugmentConfig& config) : config_(config) {
   for (int c = 0; c < 3; c++) fill_[c] = uint8_t(std::clamp(round_half_even(255.0 * config.mean[c]), 0, 255));
 }
 
-EraseBox Renderer::training(std::span<const uint8_t> bytes, RandomSequence draw, uint8_t* out) {
+EraseBoxes Renderer::training(std::span<const uint8_t> bytes, RandomSequence draw, uint8_t* out) {
   View view = training_view(config_, decoder_.open(bytes), draw);
   if (config_.scaled_decode && decoder_.can_shrink()) view.shrink = shrink_for(view);
   render(view, out);
   ops_.clear();
   draw_ops(config_.auto_augment, config_.interpolation, draw, ops_);
-  if (config_.color_jitter > 0) draw_color_jitter(config_.color_jitter, draw, ops_);
+  draw_color_jitter(config_.color_jitter, config_.hue, draw, ops_);
   for (const ImageOp& op : ops_) edit_(op, fill_, out, config_.image_size, config_.image_size);
   return view.erase;
 }

@@ -32,8 +32,10 @@ struct AugmentConfig {
   double hflip = 0.5;                            // probability
   AutoAugment auto_augment;                      // colour images only, as the jitter
   double color_jitter = 0;                       // strength; 0: off
+  double hue = 0;                                // the jitter's, of the circle; 0: off
   int repeats = 1;                               // times each image of an epoch's order is taken in a row (DeiT: 3)
-  double erasing = 0;                            // probability; one box an image
+  double erasing = 0;                            // probability
+  int erasing_count = 1;                         // then 1 to so many boxes, drawn evenly, that share the area
   double erasing_area_min = 0.02, erasing_area_max = 1.0 / 3, erasing_ratio_min = 0.3;
 
   // Evaluation: the short side becomes floor(image_size / crop_pct), then the centre is cut out.
@@ -51,6 +53,9 @@ struct AugmentConfig {
 // Refuses values without a meaning with Exit::config, in the words of the recipe.
 void validate(const AugmentConfig&);
 
+constexpr int max_erase_boxes = 8;
+using EraseBoxes = std::array<EraseBox, max_erase_boxes>;   // those without height erase nothing
+
 // How one image of [image_size, image_size] comes about: `source` is cut out, resized to `resized`; the window at
 // (top, left) of that, with zeros where it sticks out, is the image; at last it is mirrored.
 struct View {
@@ -59,7 +64,7 @@ struct View {
   int top = 0, left = 0;
   bool flip = false;
   Interpolation interpolation = Interpolation::bicubic;
-  EraseBox erase;
+  EraseBoxes erase;
   int shrink = 1;   // of what is decoded: 1, 2, 4, 8
 };
 View training_view(const AugmentConfig&, Size image, RandomSequence& draw);
@@ -74,7 +79,7 @@ class Renderer {
   explicit Renderer(const AugmentConfig&);
   // out: [image_size, image_size, channels]. An Error with Exit::bad_data says why an image is damaged. Draws the view,
   // then the operations.
-  EraseBox training(std::span<const uint8_t> bytes, RandomSequence draw, uint8_t* out);
+  EraseBoxes training(std::span<const uint8_t> bytes, RandomSequence draw, uint8_t* out);
   void evaluation(std::span<const uint8_t> bytes, uint8_t* out);
   // Of the decoded region, the largest of its buffers, which is kept from image to image until it is released.
   int64_t held_bytes() const { return int64_t(region_.pixels.capacity()); }

@@ -8,6 +8,7 @@
 #include <iterator>
 #include <limits>
 
+#include "data/searched_policies.h"
 #include "engine/check.h"
 #include "engine/nearest.h"
 
@@ -23,6 +24,7 @@ double factor(double level, double) { return level / 10 * 1.8 + 0.1; }
 double factor_increasing(double level, double sign) { return std::max(0.1, 1 + sign * (level / 10 * 0.9)); }
 double bits(double level, double) { return std::clamp(std::trunc(level / 10 * 4), 0.0, 8.0); }
 double bits_increasing(double level, double) { return std::clamp(4 - std::trunc(level / 10 * 4), 0.0, 8.0); }
+double bits_original(double level, double) { return std::clamp(4 + std::trunc(level / 10 * 4), 0.0, 8.0); }
 double threshold(double level, double) { return std::min(256.0, std::trunc(level / 10 * 256)); }
 double threshold_increasing(double level, double sign) { return 256 - threshold(level, sign); }
 double added(double level, double) { return std::min(128.0, std::trunc(level / 10 * 110)); }
@@ -54,14 +56,18 @@ const std::vector<Set>& sets() {
   return table;
 }
 
+const LevelledOp& op_called(const std::string& name) {
+  const auto& all = levelled_ops();
+  const auto op = std::find_if(all.begin(), all.end(), [&](const LevelledOp& o) { return o.name == name; });
+  check(op != all.end(), "[auto augment] no operation is called ", name);
+  return *op;
+}
+
 void choose_set(AutoAugment& policy, const std::string& name) {
   const auto set = std::find_if(sets().begin(), sets().end(), [&](const Set& s) { return s.name == name; });
   policy.choices.clear();
   for (const auto& [op_name, weight] : set->ops) {
-    const auto& all = levelled_ops();
-    const auto op = std::find_if(all.begin(), all.end(), [&, wanted = std::string(op_name)](const LevelledOp& o) { return o.name == wanted; });
-    check(op != all.end(), "[auto augment] no operation is called ", op_name);
-    policy.choices.push_back({&*op, weight});
+    policy.choices.push_back({&op_called(op_name), weight});
     policy.weighted = weight > 0;
   }
 }
@@ -90,7 +96,10 @@ struct Section {
 };
 
 void read_section(AutoAugment& policy, const Section& s, std::string& set) {
-  if (s.key == "m") policy.magnitude = s.number(0, 100);
+  if (policy.kind == AutoAugment::searched) {
+    if (s.key != "mstd") s.refuse("only 'mstd' goes with a searched policy, not '", s.key, "'");
+    policy.magnitude_std = s.number(0, 100);
+  } else if (s.key == "m") policy.magnitude = s.number(0, 100);
   else if (s.key == "n") policy.layers = s.whole(1, 15);
   else if (s.key == "p") policy.probability = s.number(0, 1);
   else if (s.key == "mmax") policy.magnitude_max = s.number(1, 100);
@@ -117,9 +126,8 @@ const AutoAugment::Choice& draw_choice(const AutoAugment& policy, RandomSequence
   return all[i];
 }
 
-double draw_level(const AutoAugment& policy, RandomSequence& draw) {
-  double level = policy.magnitude;
-  if (std::isinf(policy.magnitude_std)) level = draw.uniform(0, policy.magnitude);
+double draw_level(const AutoAugment& policy, double level, RandomSequence& draw) {
+  if (std::isinf(policy.magnitude_std)) level = draw.uniform(0, level);
   else if (policy.magnitude_std > 0) level += policy.magnitude_std * draw.normal();
   return std::clamp(level, 0.0, policy.magnitude_max);
 }
@@ -130,7 +138,7 @@ const std::vector<LevelledOp>& levelled_ops() {
   static const std::vector<LevelledOp> table = {
       {"AutoContrast", Op::autocontrast, nothing}, {"Equalize", Op::equalize, nothing}, {"Invert", Op::invert, nothing},
       {"Rotate", Op::rotate, degrees},
-      {"Posterize", Op::posterize, bits}, {"PosterizeIncreasing", Op::posterize, bits_increasing},
+      {"Posterize", Op::posterize, bits}, {"PosterizeIncreasing", Op::posterize, bits_increasing}, {"PosterizeOriginal", Op::posterize, bits_original},
       {"Solarize", Op::solarize, threshold}, {"SolarizeIncreasing", Op::solarize, threshold_increasing},
       {"SolarizeAdd", Op::solarize_add, added},
       {"Color", Op::color, factor}, {"ColorIncreasing", Op::color, factor_increasing},
@@ -152,16 +160,20 @@ AutoAugment parse_auto_augment(const std::string& text) {
   }
   size_t end = std::min(text.find('-'), text.size());
   const std::string name = text.substr(0, end);
-  if (name != "rand") {
-    fail(Exit::config, "augment.auto_augment \"", text, "\": there is no policy '", name, "': ", suggestion(name, {"none", "rand", "3a"}));
+  const std::vector<SearchedPair> pairs = searched_policy(name);
+  if (name != "rand" && pairs.empty()) {
+    fail(Exit::config, "augment.auto_augment \"", text, "\": there is no policy '", name, "': ",
+         suggestion(name, {"none", "rand", "3a", "original", "v0"}));
   }
-  policy.kind = AutoAugment::rand;
+  policy.kind = pairs.empty() ? AutoAugment::rand : AutoAugment::searched;
+  const auto step = [](const SearchedOp& op) { return AutoAugment::Step{&op_called(op.name), op.probability, op.level}; };
+  for (const auto& [first, second] : pairs) policy.pairs.push_back({step(first), step(second)});
   std::string set;
   while (end < text.size()) {
     const size_t begin = end + 1;
     end = std::min(text.find('-', begin), text.size());
     const std::string section = text.substr(begin, end - begin);
-    const bool names_set = section == "t3a" || section == "t3aw" || section == "tweights";
+    const bool names_set = policy.kind == AutoAugment::rand && (section == "t3a" || section == "t3aw" || section == "tweights");
     if (names_set) {
       set = section.substr(1);
       continue;
@@ -169,7 +181,7 @@ AutoAugment parse_auto_augment(const std::string& text) {
     const auto digit = std::find_if(section.begin(), section.end(), [](unsigned char c) { return std::isdigit(c) || c == '.'; });
     read_section(policy, {text, {section.begin(), digit}, {digit, section.end()}}, set);
   }
-  choose_set(policy, set);
+  if (policy.kind == AutoAugment::rand) choose_set(policy, set);
   if (policy.weighted && policy.layers > int(policy.choices.size()))
     fail(Exit::config, "augment.auto_augment \"", text, "\": ", policy.layers, " different operations of ", policy.choices.size());
   return policy;
@@ -184,22 +196,35 @@ void draw_ops(const AutoAugment& policy, std::optional<Interpolation> interpolat
     else ops.push_back({Op::blur, draw.uniform(0.1, 2.0)});
     return;
   }
+  const auto add = [&](const LevelledOp& op, double magnitude) {
+    const double level = draw_level(policy, magnitude, draw), sign = draw.chance(0.5) ? -1 : 1;
+    const Interpolation kind = interpolation ? *interpolation : draw_interpolation(draw);
+    ops.push_back({op.kind, op.amount(level, sign), kind});
+  };
+  if (policy.kind == AutoAugment::searched) {
+    for (const AutoAugment::Step& step : policy.pairs[draw.below(uint32_t(policy.pairs.size()))])
+      if (draw.chance(step.probability)) add(*step.op, step.level);
+    return;
+  }
   constexpr int most_layers = 15;
   const LevelledOp* drawn[most_layers];
   for (int i = 0; i < policy.layers; i++) {
     do drawn[i] = draw_choice(policy, draw).op;
     while (policy.weighted && std::find(drawn, drawn + i, drawn[i]) != drawn + i);
   }
-  for (int i = 0; i < policy.layers; i++) {
-    if (!draw.chance(policy.probability)) continue;
-    const double level = draw_level(policy, draw), sign = draw.chance(0.5) ? -1 : 1;
-    const Interpolation kind = interpolation ? *interpolation : draw_interpolation(draw);
-    ops.push_back({drawn[i]->kind, drawn[i]->amount(level, sign), kind});
-  }
+  for (int i = 0; i < policy.layers; i++)
+    if (draw.chance(policy.probability)) add(*drawn[i], policy.magnitude);
 }
 
-void draw_color_jitter(double strength, RandomSequence& draw, std::vector<ImageOp>& ops) {
-  Op::Kind order[] = {Op::brightness, Op::contrast, Op::color};
-  for (uint32_t i = 2; i > 0; i--) std::swap(order[i], order[draw.below(i + 1)]);
-  for (const Op::Kind kind : order) ops.push_back({kind, draw.uniform(std::max(0.0, 1 - strength), 1 + strength)});
+void draw_color_jitter(double strength, double hue, RandomSequence& draw, std::vector<ImageOp>& ops) {
+  Op::Kind order[4];
+  uint32_t count = 0;
+  if (strength > 0)
+    for (const Op::Kind kind : {Op::brightness, Op::contrast, Op::color}) order[count++] = kind;
+  if (hue > 0) order[count++] = Op::hue;
+  for (uint32_t i = count; i-- > 1;) std::swap(order[i], order[draw.below(i + 1)]);
+  for (uint32_t i = 0; i < count; i++) {
+    const double amount = order[i] == Op::hue ? draw.uniform(-hue, hue) : draw.uniform(std::max(0.0, 1 - strength), 1 + strength);
+    ops.push_back({order[i], amount});
+  }
 }

@@ -5,7 +5,7 @@
 
 #include "engine/box.h"
 
-// Filled with noise after normalisation.
+// Erased after normalisation.
 using EraseBox = Box;
 
 // One blend for the whole batch; the partner of image i is image count-1-i.
@@ -22,7 +22,7 @@ struct Batch {
   std::vector<uint8_t> images;    // [count, height, width, channels]
   std::vector<int> labels;        // [count]
   std::vector<int64_t> samples;   // [count] index of the sample in its dataset
-  std::vector<EraseBox> erase;    // [count]
+  std::vector<EraseBox> erase;    // [count, boxes an image], those without height erase nothing
   std::vector<int> tokens, next_tokens;   // a text instead of images: [count, T]; -1 where there is no next one
   Mix mix;
   std::vector<char> valid;        // [count] 0: the image was damaged (pixels are 0, the label does not count)

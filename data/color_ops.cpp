@@ -36,6 +36,54 @@ Table identity() {
   return table;
 }
 
+struct Hsv {
+  uint8_t hue, saturation, value;
+};
+
+// Pillow cuts off to whole numbers and computes partly in f32, partly in f64.
+Hsv to_hsv(int red, int green, int blue) {
+  const int high = std::max({red, green, blue}), low = std::min({red, green, blue});
+  if (high == low) return {0, 0, uint8_t(high)};
+  const float spread = float(high - low);
+  const float below[] = {float(high - red) / spread, float(high - green) / spread, float(high - blue) / spread};
+  const float sixths = red == high     ? below[2] - below[1]
+                       : green == high ? float(2.0 + below[0] - below[2])
+                                       : float(4.0 + below[1] - below[0]);
+  const double turns = sixths / 6.0 + 1.0;   // from 5/6 to 11/6
+  const float hue = float(turns >= 1 ? turns - 1 : turns), saturation = spread / float(high);
+  return {uint8_t(int(hue * 255.0)), uint8_t(int(saturation * 255.0)), uint8_t(high)};
+}
+
+// Each hue's sixth of the circle and the place in it.
+struct Hues {
+  std::array<uint8_t, 256> sixth;
+  std::array<float, 256> place;
+  Hues() {
+    for (int hue = 0; hue < 256; hue++) {
+      const double sixths = hue * 6.0 / 255.0;
+      sixth[hue] = uint8_t(int(sixths) % 6);
+      place[hue] = float(sixths - int(sixths));
+    }
+  }
+};
+
+int rounded(double positive) { return int(positive + 0.5); }
+
+void to_rgb(const Hues& hues, const Hsv& hsv, uint8_t* rgb) {
+  if (hsv.saturation == 0) {
+    std::fill_n(rgb, channels, hsv.value);
+    return;
+  }
+  const float saturation = float(hsv.saturation / 255.0), place = hues.place[hsv.hue];
+  const double value = hsv.value;
+  const uint8_t levels[] = {hsv.value, uint8_t(rounded(value * (1.0 - saturation * (1.0 - place)))),
+                            uint8_t(rounded(value * (1.0 - double(saturation * place)))), uint8_t(rounded(value * (1.0 - saturation)))};
+  enum { highest, rising, falling, lowest };
+  static constexpr uint8_t colour[6][channels] = {{highest, rising, lowest}, {falling, highest, lowest}, {lowest, highest, rising},
+                                                  {lowest, falling, highest}, {rising, lowest, highest}, {highest, lowest, falling}};
+  for (int c = 0; c < channels; c++) rgb[c] = levels[colour[hues.sixth[hsv.hue]][c]];
+}
+
 template <class F> void each_byte(uint8_t* rgb, int64_t pixels, F f) {
   for (int64_t i = 0; i < pixels * channels; i++) rgb[i] = f(rgb[i]);
 }
@@ -107,5 +155,15 @@ void color(uint8_t* rgb, int64_t pixels, float factor) {
     uint8_t* pixel = rgb + i * channels;
     const int gray = gray_of(pixel[0], pixel[1], pixel[2]);
     for (int c = 0; c < channels; c++) pixel[c] = blend(gray, pixel[c], factor);
+  }
+}
+
+void shift_hue(uint8_t* rgb, int64_t pixels, double turn) {
+  static const Hues hues;
+  const int shift = int(255 * turn);
+  for (int64_t i = 0; i < pixels; i++, rgb += channels) {
+    Hsv hsv = to_hsv(rgb[0], rgb[1], rgb[2]);
+    hsv.hue = uint8_t(hsv.hue + shift);
+    to_rgb(hues, hsv, rgb);
   }
 }

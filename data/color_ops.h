@@ -1,4 +1,4 @@
-// color_ops.h: what Pillow's ImageOps and ImageEnhance make of the colours of RGB pixels, equal to the last bit.
+// color_ops.h: what Pillow's ImageOps and ImageEnhance, and its HSV, make of the colours of RGB pixels, equal to the last bit.
 //
 // rgb is [pixels, 3] and changed in place. Whoever looks at neighbours is in filters.h, whoever moves pixels in affine.h.
 #pragma once
@@ -23,3 +23,5 @@ void solarize_add(uint8_t* rgb, int64_t pixels, int add);              // min(25
 void brightness(uint8_t* rgb, int64_t pixels, float factor);           // blended with black
 void contrast(uint8_t* rgb, int64_t pixels, float factor);             // blended with the mean gray of the whole image
 void color(uint8_t* rgb, int64_t pixels, float factor);                // blended with its own gray; 0: gray
+// In HSV of bytes, whose rounding shows even where nothing is shifted: hue + trunc(255 * turn), modulo 256. turn: from -0.5 to 0.5.
+void shift_hue(uint8_t* rgb, int64_t pixels, double turn);

@@ -1,9 +1,8 @@
 // ilsvrc.cpp: the archives of ImageNet as they are distributed, read in place.
 #include <algorithm>
 #include <filesystem>
-#include <map>
-#include <sstream>
 
+#include "data/devkit.h"
 #include "data/sources.h"
 #include "data/tar.h"
 #include "engine/workers.h"
@@ -13,8 +12,6 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr int walking_threads = 8;   // they wait for the disk, not for a core
-constexpr int low_level_synsets = 1000;   // larger IDs are inner nodes of the hierarchy
-const std::string truth_name = "ILSVRC2012_validation_ground_truth.txt", synsets_name = "ILSVRC2012_synsets.txt";
 
 std::string absolute(const std::string& path) { return fs::absolute(path).lexically_normal().string(); }
 
@@ -65,65 +62,33 @@ ImageIndex walk_class_tars(const std::string& path) {
   return index;
 }
 
-// Beside the archive, or where the unpacked devkit has it.
-std::string find_beside(const std::string& tar, const std::string& name, const char* what) {
-  const fs::path folder = fs::path(tar).parent_path();
-  std::error_code ignored;
-  for (const fs::path& place : {folder / name, folder / "ILSVRC2012_devkit_t12/data" / name})
-    if (fs::is_regular_file(place, ignored)) return place.string();
-  fail(Exit::no_input, tar, " has no labels in it: put ", name, " (", what, ") beside it");
-}
-
-int number_in(const std::string& word) {
-  const bool plain = !word.empty() && word.size() <= 8 && word.find_first_not_of("0123456789") == std::string::npos;
-  return plain ? std::stoi(word) : -1;
-}
-
-// "ID SYNSET ..." or "SYNSET ID ...": the synset of each ID that a picture can have.
-std::map<int, std::string> read_synsets(const std::string& path) {
-  std::map<int, std::string> synsets;
-  for (const std::string& line : read_lines(path)) {
-    std::istringstream words(line);
-    std::string first, second;
-    if (!(words >> first)) continue;
-    words >> second;
-    if (number_in(first) < 0) std::swap(first, second);
-    const int id = number_in(first);
-    if (id < 1 || second.empty()) fail(Exit::bad_data, path, ": a line must say an ILSVRC2012_ID and its synset, not '", line, "'");
-    if (id <= low_level_synsets && !synsets.emplace(id, second).second) fail(Exit::bad_data, path, ": the ID ", id, " comes twice");
-  }
-  if (synsets.empty()) fail(Exit::bad_data, path, ": names no synset");
-  return synsets;
-}
-
 // "ILSVRC2012_val_00000001.JPEG" -> 1
 int number_of_image(const std::string& name) {
   const size_t under = name.rfind('_'), dot = name.rfind('.');
   return under == std::string::npos || dot == std::string::npos || dot < under ? -1 : number_in(name.substr(under + 1, dot - under - 1));
 }
 
-ImageIndex walk_val(const std::string& path, const std::string& truth_path, const std::string& synsets_path) {
+ImageIndex walk_val(const std::string& path, const DevkitFiles& devkit) {
   ImageIndex index;
-  for (const std::string& source : {path, truth_path, synsets_path}) index.sources.push_back(stamp_of(source));
-  const std::map<int, std::string> synsets = read_synsets(synsets_path);
+  for (const std::string& source : {path, devkit.truth, devkit.synsets}) index.sources.push_back(stamp_of(source));
+  const auto& [truth, synsets] = read_devkit(devkit);
   for (const auto& [id, synset] : synsets) index.classes.push_back(synset);
   std::sort(index.classes.begin(), index.classes.end());
   const auto again = std::adjacent_find(index.classes.begin(), index.classes.end());
-  if (again != index.classes.end()) fail(Exit::bad_data, synsets_path, ": the synset ", *again, " comes twice");
+  if (again != index.classes.end()) fail(Exit::bad_data, devkit.synsets, ": the synset ", *again, " comes twice");
 
-  const std::vector<std::string> truth = read_lines(truth_path);
   const InputFile file(path);
   for (const TarMember& image : images_of(TarReader(file), path)) {
     const int number = number_of_image(image.name);
-    if (number < 1 || number > int(truth.size())) fail(Exit::bad_data, path, ": ", image.name, " has no line in ", truth_path, ", which has ", truth.size());
+    if (number < 1 || number > int(truth.size())) fail(Exit::bad_data, path, ": ", image.name, " has no line in ", devkit.truth, ", which has ", truth.size());
     const auto synset = synsets.find(number_in(truth[size_t(number) - 1]));
     if (synset == synsets.end())
-      fail(Exit::bad_data, truth_path, ": line ", number, " must be an ID that ", synsets_path, " names, not '", truth[size_t(number) - 1], "'");
+      fail(Exit::bad_data, devkit.truth, ": line ", number, " must be an ID that ", devkit.synsets, " names, not '", truth[size_t(number) - 1], "'");
     const auto place = std::lower_bound(index.classes.begin(), index.classes.end(), synset->second);
     add_image(index, image.name, int(place - index.classes.begin()), image);
   }
   if (index.labels.size() != truth.size())
-    fail(Exit::bad_data, path, ": has ", index.labels.size(), " images, but ", truth_path, " has ", truth.size(), " lines");
+    fail(Exit::bad_data, path, ": has ", index.labels.size(), " images, but ", devkit.truth, " has ", truth.size(), " lines");
   return index;
 }
 
@@ -141,8 +106,8 @@ std::unique_ptr<Dataset> open_class_tars(const std::string& tar, const IndexCach
 }
 
 std::unique_ptr<Dataset> open_ilsvrc_val(const std::string& tar, const IndexCache& cache) {
-  const std::string path = absolute(tar), truth = find_beside(path, truth_name, "from the devkit");
-  const std::string synsets = find_beside(path, synsets_name, "lines \"ILSVRC2012_ID SYNSET\", from the devkit's meta.mat");
-  const std::string key = "ilsvrc val\n" + path + "\n" + truth + "\n" + synsets;
-  return open_tar_images({path}, cached_index(key, cache, [&] { return walk_val(path, truth, synsets); }));
+  const std::string path = absolute(tar);
+  const DevkitFiles devkit = find_devkit(path);
+  const std::string key = "ilsvrc val\n" + path + "\n" + devkit.truth + "\n" + devkit.synsets;
+  return open_tar_images({path}, cached_index(key, cache, [&] { return walk_val(path, devkit); }));
 }

@@ -28,6 +28,7 @@ void ImageEditor::operator()(const ImageOp& op, Colour fill, uint8_t* rgb, int h
     case ImageOp::brightness: return brightness(rgb, pixels, float(v));
     case ImageOp::sharpness: return sharpness(original(), height, width, float(v), rgb);
     case ImageOp::blur: return gaussian_blur(rgb, height, width, v, scratch_);
+    case ImageOp::hue: return shift_hue(rgb, pixels, v);
     case ImageOp::rotate: return move(rotation(v, height, width));
     case ImageOp::shear_x: return move({.b = v});
     case ImageOp::shear_y: return move({.d = v});

@@ -7,10 +7,10 @@
 
 struct ImageOp {
   enum Kind {
-    autocontrast, equalize, invert, posterize, solarize, solarize_add, color, contrast, brightness, sharpness, blur,
+    autocontrast, equalize, invert, posterize, solarize, solarize_add, color, contrast, brightness, sharpness, blur, hue,
     rotate, shear_x, shear_y, translate_x, translate_y
   } kind = invert;
-  // Bits kept, threshold, what is added, factor (color to sharpness), radius, degrees, slope, share of the side.
+  // Bits kept, threshold, what is added, factor (color to sharpness), radius, turn (of the hue's circle), degrees, slope, share of the side.
   double amount = 0;
   Interpolation interpolation = Interpolation::bicubic;   // of what moves pixels
 };

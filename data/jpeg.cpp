@@ -154,6 +154,7 @@ Size JpegReader::open(std::span<const uint8_t> bytes) {
   State& s = *state_;
   s.bytes = bytes;
   s.indexed = read_restart_index(bytes, s.index);
+  if (s.indexed && !index_is_true(bytes, s.index)) fail(Exit::bad_data, "JPEG: its restart index is damaged: the intervals lie elsewhere");
   // From the start: tables that a file lacks would otherwise be those of the file before it.
   jpeg_destroy_decompress(&s.info);
   const bool read = create(s) && read_header(s, bytes.data(), bytes.size());

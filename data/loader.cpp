@@ -14,13 +14,15 @@ constexpr int images_per_claim = 8;
 // When every image of a batch of at least this many is damaged, it is not the images: the disk is gone, or the folder
 // is wrong.
 constexpr int hopeless_batch = 8;
+constexpr int64_t always_forgiven = 10;   // damaged images, where a share of them is
+constexpr size_t named_when_too_many = 3;
 
-constexpr int64_t small_bytes_per_image = 128;   // of a batch, besides its pixels
+constexpr int64_t small_bytes_per_image = 112;   // of a batch, besides its pixels and erase boxes
 
 int64_t bytes_of(const Batch& batch) {
-  constexpr size_t small = sizeof(int) + sizeof(int64_t) + sizeof(EraseBox) + sizeof(char) + sizeof(int) + sizeof(std::string);
-  static_assert(small <= small_bytes_per_image);   // label, sample, erase, valid, and the slot's copy and damage
-  return int64_t(batch.images.capacity() + batch.samples.size() * small);
+  constexpr size_t small = sizeof(int) + sizeof(int64_t) + sizeof(char) + sizeof(int) + sizeof(std::string);
+  static_assert(small <= small_bytes_per_image);   // label, sample, valid, and the slot's copy and damage
+  return int64_t(batch.images.capacity() + batch.erase.capacity() * sizeof(EraseBox) + batch.samples.size() * small);
 }
 
 bool costs_one_image(const Error& error) {
@@ -35,6 +37,7 @@ Loader::Loader(const Dataset& dataset, const AugmentConfig& augment, const Loade
   if (config.batch_size < 1) fail(Exit::config, "the batch size must be at least 1, got ", config.batch_size);
   if (config.threads < 0 || config.threads > 1024)
     fail(Exit::config, "data threads must lie in 0 .. 1024, got ", config.threads);
+  if (!(config.max_damaged >= 0)) fail(Exit::config, "data.max_damaged must not be negative, got ", config.max_damaged);
   check(config.ranks >= 1 && config.rank >= 0 && config.rank < config.ranks, "[loader] the rank must lie in 0 .. ", config.ranks - 1, ", got ",
         config.rank);
   const int64_t size = dataset.size(), batch = config.batch_size, step = batch * config.ranks;
@@ -93,7 +96,7 @@ void Loader::arm(Slot& slot, int64_t number) {
   resize_exactly(batch.images, size_t(batch.count) * side * side * batch.channels);
   batch.samples.resize(batch.count);
   batch.labels.resize(batch.count);
-  batch.erase.assign(batch.count, {});
+  batch.erase.assign(size_t(batch.count) * size_t(augment_.erasing_count), {});
   batch.valid.assign(batch.count, 0);
   batch.mix = {};
   slot.copies.assign(batch.count, 0);
@@ -136,7 +139,8 @@ void Loader::load_image(Slot& slot, int i, Worker& worker) {
     if (config_.training) {
       const uint64_t copy = uint64_t(slot.copies[i]) << 48;   // each repeat draws for itself
       const RandomSequence draw(RandomStream(config_.seed, "augment"), uint32_t(epoch_), uint64_t(sample) | copy);
-      batch.erase[i] = worker.renderer.training(worker.bytes, draw, out);
+      const EraseBoxes boxes = worker.renderer.training(worker.bytes, draw, out);
+      std::copy_n(boxes.begin(), augment_.erasing_count, batch.erase.begin() + i * augment_.erasing_count);
     } else {
       worker.renderer.evaluation(worker.bytes, out);
     }
@@ -180,8 +184,13 @@ int64_t Loader::peak_bytes() {
   return bytes;
 }
 
+int64_t damage_limit(double max_damaged, int64_t images) {
+  if (max_damaged >= 1) return int64_t(std::min(max_damaged, double(images)));
+  return max_damaged > 0 ? std::max(always_forgiven, int64_t(max_damaged * double(images))) : 0;
+}
+
 LoaderMemory loader_memory(const AugmentConfig& augment, const LoaderConfig& config, int64_t file_bytes, int64_t pixels) {
-  const int64_t side = augment.image_size, image = augment.channels * side * side + small_bytes_per_image;
+  const int64_t side = augment.image_size, image = augment.channels * side * side + small_bytes_per_image + int64_t(sizeof(EraseBox)) * augment.erasing_count;
   const int64_t batches = std::max(1, config.prefetch) + 1, workers = std::max(1, config.threads);
   const auto longest = int64_t(2 * std::sqrt(double(pixels)));   // side of a picture that is four times as long as high
   const int64_t taps = 4 * longest / side + 5;                   // of a cubic kernel that is stretched to this scale
@@ -259,4 +268,10 @@ void Loader::record_damage(const Slot& slot) {
     fail(Exit::bad_data, "all ", damaged, " images of a batch are damaged, the first is ",
          dataset_.name(batch.samples[0]), ": ", slot.damage[0]);
   }
+  const int64_t limit = damage_limit(config_.max_damaged, dataset_.size());
+  if (int64_t(damaged_.size()) <= limit) return;
+  std::string first;
+  for (size_t i = 0; i < std::min(named_when_too_many, damaged_.size()); i++) first += str(i > 0 ? ", " : "", damaged_[i].name, " (", damaged_[i].reason, ")");
+  fail(Exit::bad_data, damaged_.size(), " of ", dataset_.size(), " images are damaged, data.max_damaged allows ", limit, ": ", first,
+       "; lipsgrad data verify names them all");
 }

@@ -2,7 +2,7 @@
 //
 // What a batch holds is a pure function of (seed, epoch, its number): neither the number of threads nor where a run
 // was resumed changes a byte of it. A damaged image costs itself only: its pixels are 0, valid is 0, and damaged()
-// names it.
+// names it. More than LoaderConfig::max_damaged of them end the run.
 #pragma once
 #include <atomic>
 #include <condition_variable>
@@ -22,6 +22,7 @@ struct LoaderConfig {
   uint64_t seed = 0;
   int threads = 2;       // 0: the images are decoded in next()
   int prefetch = 3;      // batches under way or ready
+  double max_damaged = 0.01;   // images: from 1 on their number; below, a share of the dataset, but 10 at least; 0: none
   // Which of several processes this is, each with a loader of its own. Training: of the ranks * batch_size images of a step, in order, this
   // one takes the rank-th batch_size. Evaluation: images rank, rank + ranks, ...: each image lies in one share, none is added, and shares
   // differ by one image at most, so that sums of counts over the ranks are exact; their numbers of batches may differ, too.
@@ -29,7 +30,7 @@ struct LoaderConfig {
 };
 
 // Bytes that the loader takes, at most, for image files of `file_bytes` and `pixels` each, whose longer side is at most four times the shorter:
-//   batches  (prefetch + 1) * batch_size * (channels * image_size^2 + 128); one of them is with the caller
+//   batches  (prefetch + 1) * batch_size * (channels * image_size^2 + 112 + 16 * erasing_count); one of them is with the caller
 //   decoding threads * (file_bytes + channels * pixels), threads being at least 1
 //   inner    threads * (6 * pixels + resizer + 1 MiB): what libjpeg, our reader of baseline files and the resizer hold inside. 6 bytes a pixel are the
 //            coefficients of a progressive file, and more than the planes of a baseline one (4.5 at most); the resizer has 16 rows of the picture and as many
@@ -41,6 +42,9 @@ struct LoaderMemory {
   int64_t buffers() const { return batches + decoding; }   // what peak_bytes() counts
   int64_t total() const { return buffers() + inner; }
 };
+// How many images LoaderConfig::max_damaged lets pass.
+int64_t damage_limit(double max_damaged, int64_t images);
+
 LoaderMemory loader_memory(const AugmentConfig&, const LoaderConfig&, int64_t file_bytes, int64_t pixels);
 
 class Loader : public BatchSource {

@@ -214,6 +214,20 @@ std::vector<uint8_t> with_restart_index(Span jpeg) {
   return out;
 }
 
+bool index_is_true(Span jpeg, const RestartIndex& index) {
+  const uint8_t *at = jpeg.data() + index.header_end, *end = jpeg.data() + index.begin.back();
+  size_t tile = 0;
+  while (at < end && (at = static_cast<const uint8_t*>(std::memchr(at, 0xFF, size_t(end - at))))) {
+    if (at + 1 == end) return false;
+    at += 2;
+    if (at[-1] == 0) continue;   // a byte of the picture
+    tile++;
+    if (tile == index.begin.size() || at != jpeg.data() + index.begin[tile]) return false;
+    if (at[-1] != (tile + 1 == index.begin.size() ? end_of_image : first_restart + (tile - 1) % 8)) return false;
+  }
+  return tile + 1 == index.begin.size();
+}
+
 bool picture_is_intact(Span jpeg, const RestartIndex& index) {
   return checksum(jpeg.subspan(index.header_end)) == index.data_checksum;
 }

@@ -48,5 +48,9 @@ void join_tiles(std::span<const uint8_t> jpeg, const RestartIndex& index, const 
 // The file with an index. It must have one scan, and restart intervals that divide the rows.
 std::vector<uint8_t> with_restart_index(std::span<const uint8_t> jpeg);
 
+// Whether the intervals lie where the index says: each marker of the coded picture is the one that must end its tile, and there is no other. A
+// checksum can be forged, and an index that lies would give other pixels to a region than to the whole.
+bool index_is_true(std::span<const uint8_t> jpeg, const RestartIndex& index);
+
 // False when a byte of the coded picture is not what it was when the index was written.
 bool picture_is_intact(std::span<const uint8_t> jpeg, const RestartIndex& index);

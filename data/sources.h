@@ -12,10 +12,11 @@ std::unique_ptr<Dataset> open_tar_shards(const std::vector<std::string>& shards,
 // within each: the order of the folder that it unpacks to.
 std::unique_ptr<Dataset> open_class_tars(const std::string& tar, const IndexCache& cache = IndexCache::standard());
 bool is_tar_of_tars(const std::string& tar);
-// ILSVRC2012_img_val.tar, labelled by two files in its folder (or in ILSVRC2012_devkit_t12/data there):
+// ILSVRC2012_img_val.tar, labelled by two files in its folder (or in ILSVRC2012_devkit_t12/data there), or in ILSVRC2012_devkit_t12.tar.gz beside it:
 //   ILSVRC2012_validation_ground_truth.txt   line i: the ILSVRC2012_ID of image i, from 1
-//   ILSVRC2012_synsets.txt                   lines "ID SYNSET ..." (the first two columns of the devkit's meta.mat), in any order
-// Classes are the synsets with IDs up to 1000, sorted.
+//   meta.mat                                 the synset of each ID (meta_mat.h)
+//   ILSVRC2012_synsets.txt                   instead: lines "ID SYNSET ...", in any order, of which IDs up to 1000 count
+// Classes are these synsets, sorted.
 std::unique_ptr<Dataset> open_ilsvrc_val(const std::string& tar, const IndexCache& cache = IndexCache::standard());
 // The places of an index in these tar files.
 std::unique_ptr<Dataset> open_tar_images(const std::vector<std::string>& tars, ImageIndex index);

@@ -33,9 +33,7 @@ std::filesystem::path cache_folder() {
 }  // namespace
 
 GemmAlgorithms::GemmAlgorithms(Device device) {
-  std::string none;
-  const std::vector<DeviceInfo> devices = find_devices(none);
-  std::string name = size_t(device.index) < devices.size() ? devices[size_t(device.index)].name : "gpu";
+  std::string name = describe_device(device.index).name;
   std::replace_if(name.begin(), name.end(), [](unsigned char c) { return !std::isalnum(c); }, '-');
   if (const auto folder = cache_folder(); !folder.empty()) file_ = folder / str("gemm-", name, '-', cublasLtGetVersion(), ".bin");
   std::ifstream in(file_, std::ios::binary);

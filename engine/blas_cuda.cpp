@@ -42,8 +42,10 @@ struct Library {
   Tensor zero_one[2];   // the numbers 0 and 1 for a beta beside a scale that lies on the device; f32 and f64
   GemmAlgorithms algorithms;
   std::set<GemmAlgorithms::Key> without_sums;   // products that the library cannot make together with the gradient of a bias
+  std::mutex mutex;                             // guards the two
 
   explicit Library(Device device) : algorithms(device) {
+    cuda_check(cudaSetDevice(device.index), "cudaSetDevice");
     lt_check(cublasLtCreate(&handle), "cublasLtCreate");
     workspace = device_allocate(device, workspace_bytes);
     check(workspace != nullptr, "[gemm] no ", workspace_bytes >> 20, " MiB for the workspace on ", device);
@@ -152,7 +154,10 @@ struct Call {
     size_t best = 0;
     float least = -1;
     for (size_t i = 0; i < found.size(); i++) {
-      if (run(found[i].algo, scratch) != CUBLAS_STATUS_SUCCESS) continue;   // warm
+      if (run(found[i].algo, scratch) != CUBLAS_STATUS_SUCCESS) {   // warm
+        cudaGetLastError();                                          // forget what it left
+        continue;
+      }
       cuda_check(cudaEventRecord(start, compute_stream()), "cudaEventRecord");
       for (int r = 0; r < timed_runs; r++) run(found[i].algo, scratch);
       cuda_check(cudaEventRecord(stop, compute_stream()), "cudaEventRecord");
@@ -209,11 +214,15 @@ void gemm_device(const Gemm& g, const Tensor& given_a, const Tensor& given_b, co
   const GemmAlgorithms::Key key{g.m, g.n, g.k, g.transpose_a, g.transpose_b, g.beta != 0, int(operands), int(c.dtype()), sums ? 2 : bool(bias),
                                 bool(epilogue.scale), operands == DType::f32 && allow_tf32(), alignment_of(a.raw()),
                                 alignment_of(b.raw()), alignment_of(c.raw())};
-  const cublasLtMatmulAlgo_t* algorithm = library.algorithms.find(key);
-  if (!algorithm && !library.without_sums.count(key)) {
-    forbid_in_capture(c.device(), "a product of a shape that no step before had");
-    if (sums && call.suggestions().empty()) library.without_sums.insert(key);
-    else algorithm = library.algorithms.keep(key, call.fastest());
+  const cublasLtMatmulAlgo_t* algorithm = nullptr;
+  {
+    const std::lock_guard lock(library.mutex);
+    algorithm = library.algorithms.find(key);
+    if (!algorithm && !library.without_sums.count(key)) {
+      forbid_in_capture(c.device(), "a product of a shape that no step before had");
+      if (sums && call.suggestions().empty()) library.without_sums.insert(key);
+      else algorithm = library.algorithms.keep(key, call.fastest());
+    }
   }
   if (!algorithm) return gemm_and_sums(g, a, b, c, epilogue);
   lt_check(call.run(*algorithm, c), "cublasLtMatmul");

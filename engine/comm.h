@@ -34,12 +34,13 @@ struct Part {
 //   all_reduce      x <- the sum over ranks of x
 //   reduce_scatter  each part of x <- its sum, at its owner; what others hold of it is scratch afterwards
 //   all_gather      each part of x <- what its owner holds of it, everywhere (a broadcast is one part)
-//   barrier         nobody leaves before all have come
+//   barrier         nobody leaves before all have come; a patient one has no deadline, for when one does something long that others do not
 struct Collective {
   enum Kind { all_reduce, reduce_scatter, all_gather, barrier } kind;
   Tensor x;                  // flat; f32 or f64 where it is summed, anything where it is moved
   std::vector<Part> parts;
   std::string what;          // "bucket 2": for messages and the flight recorder
+  bool patient = false;
 };
 const char* name_of(Collective::Kind kind);
 
@@ -68,7 +69,7 @@ class Communicator {
   int64_t reduce_scatter(const Tensor& x, std::vector<Part> parts, const std::string& what);
   int64_t all_gather(const Tensor& x, std::vector<Part> parts, const std::string& what);
   int64_t broadcast(const Tensor& x, int root, const std::string& what) { return all_gather(x, {{0, x.size(), root}}, what); }
-  int64_t barrier(const std::string& what) { return start({Collective::barrier, {}, {}, what}); }
+  int64_t barrier(const std::string& what, bool patient = false) { return start({Collective::barrier, {}, {}, what, patient}); }
 
   // The last collectives, oldest first: what was under way when something went wrong.
   std::vector<CollectiveRecord> recent() const;

@@ -101,7 +101,9 @@ void HostCommunicator::serve(const std::function<std::unique_ptr<Messenger>()>& 
 
 void HostCommunicator::carry_out(int64_t ticket, const Collective& c) {
   note_started(ticket);
-  deadline_ = Messenger::Clock::now() + std::chrono::duration_cast<Messenger::Clock::duration>(std::chrono::duration<double>(timeout_));
+  constexpr double years = 1e9;
+  deadline_ = Messenger::Clock::now() +
+              std::chrono::duration_cast<Messenger::Clock::duration>(std::chrono::duration<double>(c.patient ? years : timeout_));
   try {
     meet(ticket, c);
     const std::vector<Part> parts = c.kind == Collective::all_reduce ? even_parts(c.x.size(), size) : c.parts;

@@ -23,6 +23,7 @@ struct DeviceInfo {
   size_t memory_bytes = 0, free_bytes = 0;
   std::string unusable;                            // empty: it can be used
 };
+DeviceInfo describe_device(int index);   // of one GPU
 // The GPUs of this machine; `none` says why there are none.
 std::vector<DeviceInfo> find_devices(std::string& none);
 bool cuda_is_real();   // whether `cuda` is a GPU in this build, or fibers

@@ -45,6 +45,26 @@ cudaStream_t compute_stream() {
 
 bool cuda_is_real() { return true; }
 
+DeviceInfo describe_device(int index) {
+  cudaDeviceProp properties;
+  DeviceInfo info;
+  if (const cudaError_t e = cudaGetDeviceProperties(&properties, index); e != cudaSuccess) {
+    info.unusable = cudaGetErrorString(e);
+    return info;
+  }
+  info.name = properties.name;
+  info.major = properties.major, info.minor = properties.minor;
+  info.multiprocessors = properties.multiProcessorCount;
+  info.memory_bytes = properties.totalGlobalMem;
+  int current = 0;   // asking for the free memory needs the device
+  cudaGetDevice(&current);
+  if (properties.major < 8) info.unusable = str("compute capability ", properties.major, '.', properties.minor, " is below 8.0");
+  else if (const cudaError_t e = cudaSetDevice(index); e != cudaSuccess) info.unusable = cudaGetErrorString(e);
+  else if (size_t total = 0; cudaMemGetInfo(&info.free_bytes, &total) != cudaSuccess) info.unusable = "its memory cannot be asked for";
+  cudaSetDevice(current);
+  return info;
+}
+
 std::vector<DeviceInfo> find_devices(std::string& none) {
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
@@ -53,23 +73,7 @@ std::vector<DeviceInfo> find_devices(std::string& none) {
     none = error == cudaSuccess ? "the driver sees no GPU" : str("the CUDA runtime says: ", cudaGetErrorString(error));
     return found;
   }
-  for (int i = 0; i < count; i++) {
-    cudaDeviceProp properties;
-    DeviceInfo info;
-    if (const cudaError_t e = cudaGetDeviceProperties(&properties, i); e != cudaSuccess) {
-      info.unusable = cudaGetErrorString(e);
-      found.push_back(info);
-      continue;
-    }
-    info.name = properties.name;
-    info.major = properties.major, info.minor = properties.minor;
-    info.multiprocessors = properties.multiProcessorCount;
-    info.memory_bytes = properties.totalGlobalMem;
-    if (properties.major < 8) info.unusable = str("compute capability ", properties.major, '.', properties.minor, " is below 8.0");
-    else if (const cudaError_t e = cudaSetDevice(i); e != cudaSuccess) info.unusable = cudaGetErrorString(e);
-    else if (size_t total = 0; cudaMemGetInfo(&info.free_bytes, &total) != cudaSuccess) info.unusable = "its memory cannot be asked for";
-    found.push_back(info);
-  }
+  for (int i = 0; i < count; i++) found.push_back(describe_device(i));
   return found;
 }
 

@@ -11,6 +11,8 @@ std::vector<DeviceInfo> find_devices(std::string& none) {
   return {};
 }
 
+DeviceInfo describe_device(int) { return {.unusable = "this build has no CUDA"}; }
+
 bool cuda_is_real() { return false; }
 
 void* device_allocate(Device device, size_t bytes) {

@@ -79,6 +79,22 @@ fiber_switch:
 enum class State { ready, at_block_barrier, at_warp_barrier, done };
 constexpr size_t stack_bytes = 64 * 1024;
 
+// A thread's asynchronous copies on their way (mma.h). A null source means zeros.
+struct PendingCopy {
+  void* to;
+  const void* from;
+};
+struct PendingCopies {
+  std::vector<PendingCopy> copies;
+  std::vector<size_t> groups;   // where each ends
+  void finish(size_t count) {
+    for (size_t i = 0; i < count; i++)
+      if (copies[i].from) std::memcpy(copies[i].to, copies[i].from, 16);
+      else std::memset(copies[i].to, 0, 16);
+    copies.erase(copies.begin(), copies.begin() + ptrdiff_t(count));
+  }
+};
+
 struct Fiber {
   void* stack_pointer = nullptr;
   std::unique_ptr<char[]> stack;
@@ -86,6 +102,7 @@ struct Fiber {
   unsigned index = 0, block_phase = 0, warp_phase = 0;
   State state = State::ready;
   void* tsan = nullptr;
+  PendingCopies pending;
 };
 
 struct Block {
@@ -101,7 +118,7 @@ struct Block {
   void* tsan = nullptr;
   const void* scheduler_stack = nullptr;            // for the address sanitizer
   size_t scheduler_stack_bytes = 0;
-  char block_token[2] = {}, end_token = 0;
+  char start_token = 0, block_token[2] = {}, end_token = 0;
 };
 inline thread_local Block* block = nullptr;
 inline unsigned schedule = 0;   // 0: in order; odd: lanes backwards; above 1: warps shuffled
@@ -111,16 +128,20 @@ FIBERS_HIDDEN inline void yield(State s) {
   me->state = s;
   tsan_enter(block->tsan);
   void* frames = nullptr;
-  asan_leave(s == State::done ? nullptr : &frames, block->scheduler_stack, block->scheduler_stack_bytes);
+  asan_leave(&frames, block->scheduler_stack, block->scheduler_stack_bytes);
   fiber_switch(&me->stack_pointer, block->scheduler);
   asan_arrive(frames, &block->scheduler_stack, &block->scheduler_stack_bytes);
 }
 
+// A thread of one block after the other.
 inline void entry() {
   asan_arrive(nullptr, &block->scheduler_stack, &block->scheduler_stack_bytes);
-  try { block->kernel(); } catch (...) { block->error = std::current_exception(); }
-  tsan_release(&block->end_token);
-  for (;;) yield(State::done);
+  for (;;) {
+    tsan_acquire(&block->start_token);
+    try { block->kernel(); } catch (...) { block->error = std::current_exception(); }
+    tsan_release(&block->end_token);
+    yield(State::done);
+  }
 }
 
 FIBERS_HIDDEN inline void resume(Fiber& f) {
@@ -136,20 +157,25 @@ FIBERS_HIDDEN inline void resume(Fiber& f) {
   std::rethrow_exception(block->error);
 }
 
-FIBERS_HIDDEN inline void prepare(Fiber& f, unsigned index) {
-  if (!f.stack) f.stack.reset(new char[stack_bytes]);
+FIBERS_HIDDEN inline void make_stack(Fiber& f) {
+  f.stack.reset(new char[stack_bytes]);
   asan_forget(f.stack.get(), stack_bytes);
   auto top = (reinterpret_cast<uintptr_t>(f.stack.get()) + stack_bytes) & ~uintptr_t(15);
   auto sp = reinterpret_cast<void**>(top);
   *--sp = nullptr;
   *--sp = reinterpret_cast<void*>(&entry);
   for (int i = 0; i < 6; i++) *--sp = nullptr;
-  if (f.tsan) tsan_destroy(f.tsan);
-  f.tsan = tsan_create();
   f.stack_pointer = sp;
+  f.tsan = tsan_create();
+}
+
+FIBERS_HIDDEN inline void prepare(Fiber& f, unsigned index) {
+  if (!f.stack) make_stack(f);
   f.state = State::ready;
   f.index = index;
   f.block_phase = f.warp_phase = 0;
+  f.pending.copies.clear();
+  f.pending.groups.clear();
   f.thread = dim3(index % blockDim.x, index / blockDim.x % blockDim.y, index / (blockDim.x * blockDim.y));
 }
 
@@ -158,6 +184,7 @@ FIBERS_HIDDEN inline void run_block() {
   auto& fibers = block->fibers;
   const unsigned n = fibers.size();
   for (unsigned i = 0; i < n; i++) prepare(fibers[i], i);
+  tsan_release(&block->start_token);
   for (;;) {
     for (unsigned w : block->warp_order) {
       const unsigned begin = w * 32, end = std::min(n, begin + 32);
@@ -224,7 +251,10 @@ template <class T> T* dynamic_shared() { return reinterpret_cast<T*>(fibers::blo
 
 struct Launch { dim3 grid, block; size_t shared = 0; };
 
+constexpr size_t most_shared_bytes = 227 * 1024;   // of a block on sm_90; sm_80 has 163 KiB
+
 template <class... P, class... A> void launch(const Launch& l, void (*kernel)(P...), A... args) {
+  if (l.shared > most_shared_bytes) throw std::runtime_error("a block has at most 227 KiB of shared memory, " + std::to_string(l.shared) + " bytes asked for");
   fibers::Block b;
   const unsigned n = l.block.count(), warps = (n + 31) / 32;
   b.fibers.resize(n);

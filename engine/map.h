@@ -75,17 +75,18 @@ template <int width, int packs, class F> KERNEL __launch_bounds__(128) register_
   if (row < rows) f(row, RegisterTeam<width, packs>{lanes, first, columns});
 }
 
-// Every warp has its own sums; the first lanes add them in order.
+// Every warp has its own sums in shared memory; the first lanes add them in order. What does not fit there has one warp a block.
 template <class C, class F>
-KERNEL map_rows_reduce_kernel(int64_t rows, int64_t rows_a_chunk, int64_t columns, int k, F f, C* partial) {
+KERNEL map_rows_reduce_kernel(int64_t rows, int64_t rows_a_chunk, int64_t columns, int k, bool fits, F f, C* partial) {
   const int64_t n = k * columns, warp = threadIdx.x / 32, warps = blockDim.x / 32;
-  C *all = dynamic_shared<C>(), *sums = all + warp * n;
+  C *all = fits ? dynamic_shared<C>() : partial + blockIdx.x * n, *sums = all + warp * n;
   for (int64_t i = lane_id(); i < n; i += 32) sums[i] = 0;
   __syncwarp();
   const int64_t begin = blockIdx.x * rows_a_chunk;
   const int64_t end = begin + rows_a_chunk < rows ? begin + rows_a_chunk : rows;
   const ColumnSums<C> mine{sums, columns};
   for (int64_t row = begin + warp; row < end; row += warps) f(row, WarpTeam{}, mine);
+  if (!fits) return;
   __syncthreads();
   for (int64_t i = threadIdx.x; i < n; i += blockDim.x) {
     C sum = 0;
@@ -242,8 +243,9 @@ template <class C, class F> Tensor map_rows_reduce(Device device, int64_t rows, 
   if (dry_run()) return total;
   if (cuda) {
     const int64_t a_warp = n * int64_t(sizeof(C)), warps = std::clamp<int64_t>(48 * 1024 / a_warp, 1, 4);
-    launch({dim3(unsigned(chunks)), dim3(unsigned(warps * 32)), size_t(warps * a_warp)}, map_rows_reduce_kernel<C, F>, rows, rows_a_chunk,
-           columns, k, f, sums);
+    const bool fits = a_warp <= 48 * 1024;   // else a warp adds in device memory
+    launch({dim3(unsigned(chunks)), dim3(unsigned(warps * 32)), fits ? size_t(warps * a_warp) : 0}, map_rows_reduce_kernel<C, F>, rows, rows_a_chunk,
+           columns, k, fits, f, sums);
   } else {
 #pragma omp parallel for schedule(static) if (rows > 64)
     for (int64_t c = 0; c < chunks; c++) {

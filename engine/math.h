@@ -69,11 +69,18 @@ HD float normal_cdf(float x) {
 HD double normal_cdf(double x) { return 0.5 * std::erfc(-x * 0.70710678118654752440); }
 
 // gelu(x) = x Phi(x), the erf form (PyTorch's default), and its derivative Phi(x) + x phi(x) from one exponential.
-template <class T> HD T gelu_value(T x) { return x * normal_cdf(x); }
-HD double gelu_slope(double x) { return normal_cdf(x) + x * normal_pdf(x); }
-HD float gelu_slope(float x) {
+template <class T> struct GeluAndSlope {
+  T value, slope;
+};
+HD GeluAndSlope<double> gelu_and_slope(double x) {
+  const double cdf = normal_cdf(x);
+  return {x * cdf, cdf + x * normal_pdf(x)};
+}
+HD GeluAndSlope<float> gelu_and_slope(float x) {
   const float magnitude = x < 0 ? -x : x;
   const float gauss = fast_exp(-0.5f * x * x);
-  const float tail = normal_tail(magnitude, gauss);
-  return (x < 0 ? tail : 1.0f - tail) + x * 0.398942280f * gauss;
+  const float tail = normal_tail(magnitude, gauss), cdf = x < 0 ? tail : 1.0f - tail;
+  return {x * cdf, cdf + x * 0.398942280f * gauss};
 }
+template <class T> HD T gelu_value(T x) { return x * normal_cdf(x); }
+template <class T> HD T gelu_slope(T x) { return gelu_and_slope(x).slope; }

@@ -58,23 +58,6 @@ struct MatrixSlot {
 inline thread_local MatrixSlot matrix_slots[1024];
 inline MatrixSlot& matrix_slot(unsigned lane) { return matrix_slots[block->current->index / 32 * 32 + lane]; }
 
-// Copies on their way, by thread: a target is poisoned until its thread waits for it. A null source means zeros.
-struct PendingCopy {
-  void* to;
-  const void* from;
-};
-struct PendingCopies {
-  std::vector<PendingCopy> copies;
-  std::vector<size_t> groups;   // where each ends
-  void finish(size_t count) {
-    for (size_t i = 0; i < count; i++)
-      if (copies[i].from) std::memcpy(copies[i].to, copies[i].from, 16);
-      else std::memset(copies[i].to, 0, 16);
-    copies.erase(copies.begin(), copies.begin() + ptrdiff_t(count));
-  }
-};
-inline thread_local PendingCopies pending_copies[1024];
-
 inline void check_piece(const void* at) {
   if (reinterpret_cast<uintptr_t>(at) % 16 != 0) throw std::runtime_error("16 bytes at once must lie at a multiple of 16");
 }
@@ -141,14 +124,14 @@ DEVICE void copy_async(void* to, const void* from, bool there = true) {
   fibers::check_piece(to);
   if (there) fibers::check_piece(from);
   std::memset(to, 0xFF, 16);
-  fibers::pending_copies[fibers::block->current->index].copies.push_back({to, there ? from : nullptr});
+  fibers::block->current->pending.copies.push_back({to, there ? from : nullptr});
 #endif
 }
 DEVICE void copies_arrived() {
 #ifdef __CUDA_ARCH__
   asm volatile("cp.async.wait_all;" ::: "memory");
 #elif !defined(__CUDACC__)
-  auto& pending = fibers::pending_copies[fibers::block->current->index];
+  auto& pending = fibers::block->current->pending;
   pending.finish(pending.copies.size());
   pending.groups.clear();
 #endif
@@ -159,7 +142,7 @@ DEVICE void end_copy_group() {
 #ifdef __CUDA_ARCH__
   asm volatile("cp.async.commit_group;" ::: "memory");
 #elif !defined(__CUDACC__)
-  auto& pending = fibers::pending_copies[fibers::block->current->index];
+  auto& pending = fibers::block->current->pending;
   pending.groups.push_back(pending.copies.size());
 #endif
 }
@@ -168,7 +151,7 @@ template <int but> DEVICE void copy_groups_arrived() {
 #ifdef __CUDA_ARCH__
   asm volatile("cp.async.wait_group %0;" :: "n"(but) : "memory");
 #elif !defined(__CUDACC__)
-  auto& pending = fibers::pending_copies[fibers::block->current->index];
+  auto& pending = fibers::block->current->pending;
   if (pending.groups.size() <= but) return;
   const size_t arrived = pending.groups.size() - but, count = pending.groups[arrived - 1];
   pending.finish(count);

@@ -43,7 +43,6 @@ Tensor embedding(const Tensor& tokens, const Tensor& table);                    
 Tensor prepend_token(const Tensor& x, const Tensor& token);                      // [B, N, C], [C] -> [B, N + 1, C], the token first
 Tensor select_token(const Tensor& x, int64_t index);                             // [B, N, C] -> [B, C]
 Tensor slice_channels(const Tensor& x, int64_t begin, int64_t count);            // [..., C] -> [..., count]
-Tensor concat_channels(const Tensor& a, const Tensor& b);                        // [..., A], [..., B] -> [..., A + B]
 // Rotary positions (Su et al. 2021), halves rotated: with half = d/2, (x_i, x_{i+half}) of token t turns by the angle t base^(-i / half).
 // `still` of the half frequencies are zero, the slowest ones. x [B, T, heads * d].
 Tensor rotary(const Tensor& x, int heads, double base, int still);
@@ -56,6 +55,8 @@ struct DropPath {
   StepNumber step;
   int64_t first_sample = 0;   // of this tensor's first entry, counted over the whole batch of the step
 };
+// residual(base, linear_gelu(x, ...), alpha, drop, skip) in one pass; base has the shape of the product.
+Tensor linear_gelu_residual(const Tensor& base, const Tensor& x, const LinearMap& map, const Tensor& alpha, const DropPath& drop, double skip = 1);
 struct Sum { Tensor sum, normalised; };
 enum class RowNorm { layer, center, rms };
 
@@ -70,8 +71,9 @@ Sum residual_norm(const Tensor& x, const Tensor& f, const Tensor& alpha, const D
 // erase (timm's). Partner of image i is image count-1-i.
 struct PixelPlan {
   std::vector<float> mean, std;        // a channel
-  std::vector<Box> erase;              // an image: filled with normal noise
-  bool erase_to_zero = false;          // or with zero
+  std::vector<Box> erase;              // `boxes` an image, a later one over those before it; one without height is none
+  int boxes = 1;
+  enum Fill { per_pixel, per_box, zero } fill = per_pixel;   // normal noise for each value, a normal colour for each box, or 0
   enum Mix { no_mix, mixup, cutmix } mix = no_mix;
   bool mix_first = false;
   float lambda = 1;                    // mixup: the share of the image itself
@@ -91,9 +93,8 @@ Tensor patch_merge(const Tensor& x);                          // [B, H, W, C] ->
 Tensor unfold(const Tensor& x, int kernel, int stride, int padding);
 Tensor depthwise_conv(const Tensor& x, const Tensor& weight, const Tensor& bias);        // x [B, H, W, C], weight [C, 1, K, K], zero padding K/2, stride 1
 Tensor depthwise_conv_gelu(const Tensor& x, const Tensor& weight, const Tensor& bias);   // gelu of it in one pass
-
-// The same inside windows of wh x ww tokens that tile the map: zero padding at their edges too (LePE of CSwin).
-Tensor window_depthwise_conv(const Tensor& x, const Tensor& weight, const Tensor& bias, int window_height, int window_width);
+// residual(x, depthwise_conv_gelu(x, weight, bias), alpha, drop, skip) in one pass.
+Tensor depthwise_conv_gelu_residual(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& alpha, const DropPath& drop, double skip = 1);
 
 // --- norms over the batch ------------------------------------------------------------------------------------------------------
 // Statistics of a channel over all rows, smoothed over steps; in evaluation they are constants. reference: unified_normalization.md.
@@ -135,15 +136,19 @@ struct WindowAttention {
   bool causal = false;         // token i sees 0 .. i of its window only
   bool cross_shaped = false;   // the second half of the heads attends in windows of width x height (CSwin's stripes)
 };
+// The locally enhanced position of values (CSwin's LePE): a depthwise 3 x 3 convolution of them inside each window, zero padding at its edges.
+struct Lepe { Tensor weight, bias; };   // [C', 1, 3, 3], [C']
 struct Attended {
   Tensor out;        // [B, H, W, C]
   Tensor entropy;    // [heads] f32: mean over batch, windows and query rows, in nats
 };
 // Attention inside windows of the map rolled by -shift (square windows only), with a bias for each pair of relative positions. A sequence is
 // a map of height 1 with a window of its length. qkv [B, H, W, 3, heads, d] as [B, H, W, 3C]; bias_table [(2wh-1)(2ww-1), heads] may be empty.
-Attended window_attention(const Tensor& qkv, const Tensor& bias_table, const WindowAttention& config);
+// `lepe`, if there, is added to what comes out: of all C channels, or, where windows have two shapes, two of half of them. Nothing is shifted then.
+Attended window_attention(const Tensor& qkv, const Tensor& bias_table, const WindowAttention& config, const std::vector<Lepe>& lepe = {});
 // The same from three tensors [B, H, W, C]; q and k may be one tensor.
-Attended attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& bias_table, const WindowAttention& config);
+Attended attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& bias_table, const WindowAttention& config,
+                   const std::vector<Lepe>& lepe = {});
 // Per token q: softmax replaced by positive features (Performer, as in T2T-ViT): exp(x W^T - |x|^2 / 2) / sqrt(m). x [B, T, e], w [m, e].
 Tensor performer_features(const Tensor& x, const Tensor& w);
 // (q_t . sum_i k_i v_i^T) / (q_t . sum_i k_i + eps): q, k [B, T, m], v [B, T, e] -> [B, T, e].

@@ -51,6 +51,13 @@ OpRange::~OpRange() {
 }
 
 void count_kernel(std::initializer_list<Moved> read, std::initializer_list<Moved> written, int64_t macs, Units units) {
+  std::optional<Device> place;
+  for (const auto& moved : {read, written})
+    for (const Moved& x : moved) {
+      if (!x.device) continue;
+      check(!place || *place == *x.device, "[", innermost ? innermost->name() : "kernel", "] operands on ", *place, " and ", *x.device);
+      place = x.device;
+    }
   if (!current || !innermost) return;
   OpCost cost{.macs = macs, .kernels = 1};
   for (const Moved& from : read) cost.bytes += from.bytes;

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <map>
+#include <optional>
 #include <string>
 
 #include "engine/autograd.h"
@@ -58,16 +59,22 @@ class OpRange {
 // A tensor that a kernel goes through once; an empty one is nothing. Where a gradient goes is read too if it is added to.
 struct Moved {
   int64_t bytes = 0, read_back = 0;
+  std::optional<Device> device;
   Moved(int64_t bytes, bool added_to = false) : bytes(bytes), read_back(added_to ? bytes : 0) {}
-  Moved(const Tensor& t) : Moved(t ? int64_t(t.bytes()) : 0) {}
-  Moved(const Into& to) : Moved(to.grad ? int64_t(to.grad.bytes()) : 0, to.beta != 0) {}
+  Moved(const Tensor& t) : Moved(t ? int64_t(t.bytes()) : 0) {
+    if (t) device = t.device();
+  }
+  Moved(const Into& to) : Moved(to.grad ? int64_t(to.grad.bytes()) : 0, to.beta != 0) {
+    if (to.grad) device = to.grad.device();
+  }
 };
 
 enum class Units { tensor, vector };   // the cores that multiply
 
 // Counts a kernel of the op that runs now as CUDA has it: each operand is read once and each result written once in the type in which it is
 // stored, whatever the caches make of halos and of rows that are read twice. On the CPU the same work may be cut into blocks that stay in the
-// cache; the count is of the form for a device all the same. macs: multiply-adds, one each for a multiply and its add.
+// cache; the count is of the form for a device all the same. macs: multiply-adds, one each for a multiply and its add. Fails unless all of them
+// lie on one device: what fibers would not notice.
 void count_kernel(std::initializer_list<Moved> read, std::initializer_list<Moved> written, int64_t macs = 0, Units units = Units::tensor);
 
 // While it lives, kernels and products on this thread do nothing: shapes flow and are counted as on a device, numbers stay as they are. So a

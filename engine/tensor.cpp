@@ -1,6 +1,7 @@
 // tensor.cpp: making, viewing and converting tensors.
 #include "engine/tensor.h"
 
+#include <algorithm>
 #include <cstring>
 
 Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
@@ -22,15 +23,10 @@ template <class S> Tensor Tensor::from(const Shape& shape, std::span<const S> va
   check(int64_t(values.size()) == shape.size(), "[tensor] ", values.size(), " values for shape ", shape);
   if (device.kind == Device::cuda) return from(shape, values, dtype).to(device);
   Tensor t = empty(shape, dtype, device);
-  if (dtype == DType::i32) {
-    for (size_t i = 0; i < values.size(); i++) t.data<int32_t>()[i] = int32_t(values[i]);
-  } else if (dtype == DType::u8) {
-    for (size_t i = 0; i < values.size(); i++) t.data<uint8_t>()[i] = uint8_t(values[i]);
-  } else {
-    dispatch(dtype, [&]<class T>() {
-      for (size_t i = 0; i < values.size(); i++) t.data<T>()[i] = T(values[i]);
-    });
-  }
+  const auto convert = [&]<class T>(T* to) { std::transform(values.begin(), values.end(), to, [](S v) { return T(v); }); };
+  if (dtype == DType::i32) convert(t.data<int32_t>());
+  else if (dtype == DType::u8) convert(t.data<uint8_t>());
+  else dispatch(dtype, [&]<class T>() { convert(t.data<T>()); });
   return t;
 }
 template Tensor Tensor::from<float>(const Shape&, std::span<const float>, DType, Device);

@@ -90,16 +90,10 @@ std::vector<const Weight*> Attention::readers() const {
   return {&q_proj.weight, &k_proj.weight, &v_proj.weight};
 }
 
-Tensor Attention::position_of_values(const Tensor& v) const {
-  if (lepe.size() == 1) return lepe[0](v, place.window_height, place.window_width);
-  const int64_t half = width / 2;
-  return concat_channels(lepe[0](slice_channels(v, 0, half), place.window_height, place.window_width),
-                         lepe[1](slice_channels(v, half, half), place.window_width, place.window_height));
-}
-
-Tensor Attention::Lepe::operator()(const Tensor& v, int height, int width) const {
-  const Tensor kernel = weight.kernel();
-  return window_depthwise_conv(v, kernel, bias(), height, width);
+std::vector<Lepe> Attention::lepe_now() const {
+  std::vector<Lepe> all;
+  for (const LepeWeights& l : lepe) all.push_back({l.weight.kernel(), l.bias()});
+  return all;
 }
 
 Tensor Attention::operator()(const Tensor& x, const Mode& mode) const {
@@ -107,14 +101,11 @@ Tensor Attention::operator()(const Tensor& x, const Mode& mode) const {
   if (fused() && part.qk_norm == NormKind::none && place.rotary_base == 0) {
     const Tensor projected = qkv(x);
     const LayerRange range(name);
-    const Tensor v = lepe.empty() ? Tensor() : slice_channels(projected, 2 * width, width);
-    attended = window_attention(projected, bias_table(), config(mode.temperature));
-    if (!lepe.empty()) attended.out = add(attended.out, position_of_values(v));
+    attended = window_attention(projected, bias_table(), config(mode.temperature), lepe_now());
   } else {
     const Projected p = project(x, mode);
     const LayerRange range(name);
-    attended = attention(p.q, p.k, p.v, bias_table(), config(mode.temperature));
-    if (!lepe.empty()) attended.out = add(attended.out, position_of_values(p.v));
+    attended = attention(p.q, p.k, p.v, bias_table(), config(mode.temperature), lepe_now());
   }
   if (mode.entropies && !recomputing()) mode.entropies->note(index, first_head, attended.entropy, x);
   return proj(attended.out);
@@ -209,7 +200,7 @@ Bound Attention::bound(const Domain& in, BoundTrace& trace) const {
   if (!lepe.empty()) {
     // Values pass a convolution and are added: both maps read the whole input.
     Real across = 0, token = 0, shift = 0;
-    for (const Lepe& l : lepe) {
+    for (const LepeWeights& l : lepe) {
       across = std::max(across, Real(l.weight.convolution_norm(trace.norms)));
       token = std::max(token, Real(3 * l.weight.longest_row()));   // 3 x 3 tokens and no more are seen by one
       shift += l2_norm(l.bias);

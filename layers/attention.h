@@ -39,12 +39,11 @@ struct Attention {
   Linear proj;
   Norm q_norm, k_norm;             // over a head's channels
   Parameter bias_table;            // [(2wh-1)(2ww-1), heads]
-  struct Lepe {
+  struct LepeWeights {
     Weight weight;                 // [C', 1, 3, 3]: of one half of the channels, or of all
     Parameter bias;                // [C']
-    Tensor operator()(const Tensor& v, int height, int width) const;
   };
-  std::vector<Lepe> lepe;
+  std::vector<LepeWeights> lepe;
   AttentionPart part;
   AttentionPlace place;
   int64_t width = 0;
@@ -89,5 +88,5 @@ struct Attention {
   double logit_scale() const { return (part.by_width ? part.scale / double(head_width()) : 1 / std::sqrt(double(head_width()))) / part.temperature; }
   Projected project(const Tensor& x, const Mode& mode) const;
   Tensor l2_values(const Tensor& x) const;
-  Tensor position_of_values(const Tensor& v) const;
+  std::vector<Lepe> lepe_now() const;
 };

@@ -7,6 +7,7 @@
 //   deepnorm     skip (2N)^(1/4), alpha 1, a norm behind it       (Wang et al. 2022)
 //   admin        skip a learned vector omega, a norm behind it    (Liu et al. 2020)
 #pragma once
+#include "layers/depthwise_conv.h"
 #include "layers/norm.h"
 
 enum class ResidualPart { plain, weighted, rezero, convex, deepnorm, admin };
@@ -35,19 +36,30 @@ struct ResidualBranch {
     if (!mode.random() || drop_rate == 0) return {};
     return {drop_rate, RandomStream(mode.seed, name + ".drop_path"), mode.step, mode.first_sample};
   }
-  Tensor weights(Device device) const { return fixed_alpha == 1 ? alpha() : Tensor::full({1}, fixed_alpha, DType::f64, device); }
+  Tensor weights(const Tensor& f) const { return fixed_alpha == 1 ? alpha() : Tensor::full({1}, fixed_alpha, DType::f64, f.device()); }
   // What the branch is added to, but for the factor `skip`.
   Tensor trunk(const Tensor& x) const { return omega ? multiply_channels(x, omega()) : x; }
 
   Tensor operator()(const Tensor& x, const Tensor& f, const Mode& mode) const {
     const LayerRange range(name);
     mode.note_branch(f);
-    return residual(trunk(x), f, weights(f.device()), drop(mode), skip);
+    return residual(trunk(x), f, weights(f), drop(mode), skip);
+  }
+  // Branches that end in a GELU, in one pass with the sum where nothing else stands between the two: x + alpha gelu(layer(in)), x + alpha gelu(conv(x)).
+  Tensor with_gelu_of(const Linear& layer, const Tensor& x, const Tensor& in, const Mode& mode) const {
+    if (omega || mode.branch_variances) return (*this)(x, layer.with_gelu(in), mode);
+    const LayerRange range(layer.name);
+    return linear_gelu_residual(x, in, layer.map(), weights(in), drop(mode), skip);
+  }
+  Tensor with_gelu_of(const DepthwiseConv& layer, const Tensor& x, const Mode& mode) const {
+    if (omega || mode.branch_variances) return (*this)(x, layer.with_gelu(x), mode);
+    const LayerRange range(layer.name);
+    return depthwise_conv_gelu_residual(x, layer.kernel(), layer.bias(), weights(x), drop(mode), skip);
   }
   // The sum and its norm, in one pass where there is one.
   Sum with_norm(const Norm& norm, const Tensor& x, const Tensor& f, bool keep_sum, const Mode& mode) const {
     mode.note_branch(f);
-    return norm.after_residual(trunk(x), f, weights(f.device()), drop(mode), skip, keep_sum, mode);
+    return norm.after_residual(trunk(x), f, weights(f), drop(mode), skip, keep_sum, mode);
   }
   // |skip| + max|alpha| L_f in evaluation mode, where no path is dropped.
   Bound bound(const Domain& in, const Bound& branch, BoundTrace& trace) const {

@@ -72,8 +72,8 @@ struct ConvBranches {
     branch2 = ResidualBranch(scope / "scale_layers" / 1, width, parts.residual, start, drop_rate);
   }
   Tensor operator()(const Tensor& input, const Mode& mode) const {
-    const Tensor x = branch1(input, nin.with_gelu(conv1.with_gelu(input)), mode);
-    return branch2(x, conv2.with_gelu(x), mode);
+    const Tensor x = branch1.with_gelu_of(nin, input, conv1.with_gelu(input), mode);
+    return branch2.with_gelu_of(conv2, x, mode);
   }
   Bound bound(const Domain& in, BoundTrace& trace) const {
     const Bound conv = conv1.with_gelu_bound(in, trace);

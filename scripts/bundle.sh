@@ -18,6 +18,10 @@ build=build-bundle-$cuda
 cmake -S . -B "$build" -G Ninja -DLIPSGRAD_ARCH=x86-64-v3 -DLIPSGRAD_CUDA=$cuda >/dev/null
 cmake --build "$build" --parallel "${JOBS:-$(nproc)}" --target lipsgrad test_engine
 
+if [ -e "$bundle" ] && [ ! -x "$bundle/bin/lipsgrad" ]; then
+  echo "bundle.sh: $bundle is there and is no bundle: name another folder, or remove it" >&2
+  exit 73
+fi
 rm -rf "$bundle"
 mkdir -p "$bundle/bin" "$bundle/lib"
 cp "$build/lipsgrad" "$build/test_engine" "$bundle/bin/"

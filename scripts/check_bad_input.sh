@@ -128,6 +128,12 @@ cp cut.jpg damaged/val/bag/0.jpg
 works "a run with damaged images" "$lipsgrad" train tiny.toml --set data.path=damaged --run r10
 holds "they are counted" test "$(tail -n 1 r10/epochs.csv | grep -o '[0-9]*$')" -eq 3
 holds "and named" grep -q 'bag/1.jpg' r10/events.csv
+complains "more damaged images than may be" 65 "2 of 12 images are damaged, data.max_damaged allows 1" "$lipsgrad" train tiny.toml \
+  --set data.path=damaged --set data.max_damaged=1 --run r12
+holds "the first are named" grep -q 'bag/1.jpg (the image is empty (0 bytes))' stderr
+complains "a damaged image where none may be" 65 "data.max_damaged allows 0" "$lipsgrad" eval tiny.toml --weights "$weights" \
+  --set data.path=damaged --set data.max_damaged=0
+refuses "a negative number of damaged images" 78 "max_damaged" "$lipsgrad" summary tiny.toml --set data.max_damaged=-1
 for image in damaged/train/*/*.jpg; do cp garbage.jpg "$image"; done
 complains "nothing but damaged images" 65 "damaged" "$lipsgrad" train tiny.toml --set data.path=damaged --set data.batch_size=8 --run r11
 complains "data verify" 1 "damaged" "$lipsgrad" data verify damaged

@@ -37,7 +37,7 @@ under_mpirun() {   # RANKS ARGUMENTS...
   timeout 120 mpirun -np "$ranks" --oversubscribe --allow-run-as-root "$lipsgrad" train tiny.toml "$@" </dev/null >log 2>&1
 }
 over_tcp() {   # RANKS ARGUMENTS...
-  local ranks=$1 port=$((20000 + RANDOM % 20000)) code=0 rank processes=()
+  local ranks=$1 port=$((20000 + RANDOM % 12000)) code=0 rank processes=()
   shift
   for ((rank = 0; rank < ranks; rank++)); do
     RANK=$rank WORLD_SIZE=$ranks LOCAL_RANK=$rank MASTER_ADDR=127.0.0.1 MASTER_PORT=$port \

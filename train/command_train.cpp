@@ -15,7 +15,7 @@ int run_train(const TrainOptions& options) {
   const std::vector<const char*> words{"lipsgrad", "train", options.recipe.c_str(), "--run", options.run.c_str()};
   watch_signals();
   const std::shared_ptr<Communicator> comm = connect_ranks(launch_of_environment(), recipe.run.comm_timeout);
-  check_same_start(*comm, to_toml(recipe) + (from_run ? "resumed" : ""), recipe.data.batch_size);
+  check_same_start(*comm, recipe, from_run);
   for (const bool training : {true, false}) open_split(recipe, training);   // before a folder is made for a run that cannot start
   const auto open = comm->rank > 0 ? RunFolder::of_other_rank : from_run ? RunFolder::resume : RunFolder::create;
   Trainer trainer(recipe, words, open(options.run), from_run, comm);

@@ -57,8 +57,9 @@ std::vector<uint8_t> finished_pixels(const Batch& batch) {
   const size_t row = size_t(batch.width) * batch.channels, image = row * batch.height;
   for (size_t i = 0; i < batch.erase.size(); i++) {
     const EraseBox& box = batch.erase[i];
+    const size_t of = i * size_t(batch.count) / batch.erase.size();
     for (int y = 0; y < box.height; y++)
-      std::fill_n(&own[i * image + (box.top + y) * row + size_t(box.left) * batch.channels], size_t(box.width) * batch.channels, erased);
+      std::fill_n(&own[of * image + (box.top + y) * row + size_t(box.left) * batch.channels], size_t(box.width) * batch.channels, erased);
   }
   std::vector<uint8_t> mixed = own;
   const Mix& mix = batch.mix;

@@ -65,14 +65,18 @@ std::vector<int> spread_parameters(const ParameterStore& store, const OptimizerO
   return owners;
 }
 
-void check_same_start(Communicator& comm, const std::string& recipe, int batch_size) {
+void check_same_start(Communicator& comm, const Recipe& recipe, bool resumes) {
   if (comm.size == 1) return;
-  const std::string mine = str(std::hash<std::string>()(recipe), " ", build_info::version);
+  const std::string mine = str(std::hash<std::string>()(to_toml(recipe)), resumes ? " resumed " : " ", build_info::version);
   const std::vector<std::string> all = gather_texts(comm, mine, "what was started");
   for (int r = 1; r < comm.size; r++)
     if (all[r] != all[0]) fail(Exit::config, "ranks 0 and ", r, " were started with different recipes or binaries: give all the same ones");
+  const int batch_size = recipe.data.batch_size;
   if (batch_size % comm.size != 0)
     fail(Exit::config, "data.batch_size ", batch_size, " is that of all ranks together and ", comm.size, " ranks do not divide it");
+  if (recipe.run.shards > batch_size / comm.size)
+    fail(Exit::config, "run.shards ", recipe.run.shards, " is more than the ", batch_size / comm.size, " images that each of ", comm.size,
+         " ranks has of data.batch_size ", batch_size, ": each part of a batch needs an image");
 }
 
 DataParallel::DataParallel(std::shared_ptr<Communicator> comm, ParameterStore& store, const OptimizerOptions& options, bool zero)
@@ -104,6 +108,12 @@ double DataParallel::sum(double mine, const std::string& what) {
 
 std::vector<std::string> DataParallel::gather_text(const std::string& mine, const std::string& what) {
   return size() == 1 ? std::vector{mine} : gather_texts(*comm_, mine, what);
+}
+
+void DataParallel::check_same(const std::string& mine, const std::string& what) {
+  const std::vector<std::string> all = gather_text(mine, what);
+  for (size_t r = 1; r < all.size(); r++)
+    if (all[r] != all[0]) fail(Exit::config, what, ": rank 0 has ", all[0], ", rank ", r, " has ", all[r], ": give all ranks the same");
 }
 
 void DataParallel::share_buffers() {

@@ -7,6 +7,7 @@
 #pragma once
 #include "train/gradient_buckets.h"
 #include "train/optimizer.h"
+#include "train/recipe.h"
 
 class DataParallel {
  public:
@@ -26,6 +27,9 @@ class DataParallel {
   bool any(bool mine, const std::string& what) { return sum(mine, what) > 0; }
   std::vector<std::string> gather_text(const std::string& mine, const std::string& what);
   void meet(const std::string& what) { comm_->wait(comm_->barrier(what)); }   // nobody goes on before all are there
+  void await_first(const std::string& what) { comm_->wait(comm_->barrier(what, true)); }   // behind something that the first rank does alone
+  // Error(Exit::config) that begins with `what` where not all ranks say the same.
+  void check_same(const std::string& mine, const std::string& what);
   void share_buffers();   // every rank goes on from the first one's
 
   // ZeRO-1: a number of each parameter from its owner; all weights from their owners; a packed tensor of state as a whole, and back.
@@ -47,4 +51,4 @@ class DataParallel {
 std::vector<int> spread_parameters(const ParameterStore& store, const OptimizerOptions& options, int ranks);
 
 // Error(Exit::config) where not all ranks were started with the same recipe and the same binary, or the batch cannot be shared evenly.
-void check_same_start(Communicator& comm, const std::string& recipe, int batch_size);
+void check_same_start(Communicator& comm, const Recipe& recipe, bool resumes);

@@ -8,12 +8,7 @@
 
 namespace {
 
-// dst, made on the first use, takes the numbers of src.
-void keep(Tensor& dst, const Tensor& src, Device device) {
-  if (!src) return;
-  if (!dst || dst.shape() != src.shape()) dst = Tensor::empty(src.shape(), src.dtype(), device);
-  dst.copy_from(src);
-}
+constexpr Tensor Input::*parts[] = {&Input::pixels, &Input::images, &Input::targets, &Input::tokens, &Input::labels, &Input::staged_plan};
 
 int64_t full_rows(const Input& batch) { return batch.tokens ? batch.labels.size() : batch.count(); }
 
@@ -31,29 +26,46 @@ void check_device_recipe(const Recipe& recipe) {
 
 DeviceStep::DeviceStep(Training& training)
     : training_(training), optimizer_(dynamic_cast<DeviceAdamW&>(*training.optimizer)), heads_(training.model->heads()),
-      attentions_(int64_t(training.model->attentions().size())), temperature_(training.temperature), graph_(std::make_unique<StepGraph>(training.device)) {
+      attentions_(int64_t(training.model->attentions().size())), upload_(training.device),
+      temperature_(training.temperature), graph_(std::make_unique<StepGraph>(training.device)) {
   number_ = Tensor::zeros({1}, DType::i32, training.device);
   report_ = Tensor::zeros({1 + heads_ + 2 * attentions_}, DType::f64, training.device);
 }
 
-void DeviceStep::stage(const std::vector<Input>& batches, uint32_t number, double lr) {
-  staged_.resize(batches.size());
-  for (size_t i = 0; i < batches.size(); i++) {
-    const Input& from = batches[i];
-    Input& to = staged_[i];
-    keep(to.pixels, from.pixels, training_.device);
-    keep(to.images, from.images, training_.device);
-    keep(to.targets, from.targets, training_.device);
-    keep(to.tokens, from.tokens, training_.device);
-    keep(to.labels, from.labels, training_.device);
-    if (from.pixels) {
-      const std::vector<uint8_t> bytes = from.plan.staged(from.pixels.dim(0), from.pixels.dim(3));
-      keep(to.staged_plan, Tensor::from(Shape{int64_t(bytes.size())}, bytes, DType::u8), training_.device);
+void DeviceStep::send(const std::vector<Input>& batches) {
+  sent_ = batches;
+  std::vector<Tensor> tensors;
+  for (Input& batch : sent_) {
+    if (batch.pixels) {
+      const std::vector<uint8_t> plan = batch.plan.staged(batch.pixels.dim(0), batch.pixels.dim(3));
+      batch.staged_plan = Tensor::from(Shape{int64_t(plan.size())}, plan, DType::u8);
     }
-    to.valid = from.valid;
+    for (const auto part : parts)
+      if (batch.*part) tensors.push_back(batch.*part);
   }
-  number_.copy_from(Tensor::from(Shape{1}, std::vector<int32_t>{int32_t(number)}, DType::i32));
-  optimizer_.begin_step(lr);
+  upload_.send(tensors);
+}
+
+void DeviceStep::receive(const std::vector<Input>& batches) {
+  // What is under way is kept by sent_, so no other batch can lie in its place.
+  if (sent_.empty() || sent_.front().samples().raw() != batches.front().samples().raw()) send(batches);
+  staged_.resize(sent_.size());
+  std::vector<Tensor> places;
+  for (size_t i = 0; i < sent_.size(); i++) {
+    for (const auto part : parts) {
+      const Tensor& from = sent_[i].*part;
+      Tensor& to = staged_[i].*part;
+      if (!from) continue;
+      if (!to || to.shape() != from.shape()) {
+        to = Tensor::empty(from.shape(), from.dtype(), training_.device);
+        graph_ = std::make_unique<StepGraph>(training_.device);   // it knows the old place
+      }
+      places.push_back(to);
+    }
+    staged_[i].valid = sent_[i].valid;
+  }
+  upload_.receive(places);
+  sent_.clear();
 }
 
 void DeviceStep::step() {
@@ -120,12 +132,15 @@ StepResult DeviceStep::report(const std::vector<Input>& batches) const {
   return result;
 }
 
-StepResult DeviceStep::run(const std::vector<Input>& batches, uint32_t number, double lr, const std::function<void(const StepResult&)>& between) {
+StepResult DeviceStep::run(const std::vector<Input>& batches, uint32_t number, double lr, const std::function<void(const StepResult&)>& between,
+                           const std::function<void()>& meanwhile) {
   ParameterStore& store = training_.model->store;
   if (optimizer_.steps == 0) optimizer_.project(training_.workers);   // as Optimizer::update has it
   if (store.batch_statistics) training_.parallel->share_buffers();
   store.values_in_use(), store.buffer_values();   // take over what the host changed
-  stage(batches, number, lr);
+  receive(batches);
+  number_.copy_from(Tensor::from(Shape{1}, std::vector<int32_t>{int32_t(number)}, DType::i32));
+  optimizer_.begin_step(lr);
   valid_ = samples_that_count(batches);
   // Of several ranks a collective that hangs must be seen by the host, which a recording would hide.
   bool full = training_.recipe.run.capture && !training_.profile && training_.parallel->size() == 1;
@@ -137,6 +152,7 @@ StepResult DeviceStep::run(const std::vector<Input>& batches, uint32_t number, d
   if (full) graph_->run([this] { step(); });
   else step();
   store.device_changed_buffers();
+  if (meanwhile) meanwhile();
   const StepResult result = report(batches);
   between(result);
   store.device_changed();

@@ -71,6 +71,8 @@ Ledger::Ledger(const RunPaths& paths, Training& training, std::optional<int64_t>
   for (const Stage& stage : training.model->stages) stages.push_back(stage.name);
   stages.push_back("network");
   certified_ = table(paths.certified(), with_step(certified));
+  const CsvData certified_before = read_csv(paths.certified(), {"kind", "blame"});
+  if (certified_before.rows > 0) certified_step_ = int64_t(certified_before.numbers("step").back());
   measured_ = table(paths.measured(), with_step(stages));
   std::vector<Alarms::Head> alarm_heads;
   for (const Attention* a : attentions_)

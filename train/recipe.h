@@ -127,6 +127,7 @@ struct DataRecipe {
   int batch_size = 128, workers = 2;
   std::string interpolation = "bicubic";
   bool scaled_decode = false;
+  double max_damaged = 0.01;
 
   static void each_key(auto& data, auto&& key) {
     key("path", data.path, anything(), "folder of the dataset");
@@ -138,6 +139,8 @@ struct DataRecipe {
         "how images are resized, and moved by auto_augment; random: drawn each time, bicubic in evaluation");
     key("scaled_decode", data.scaled_decode, anything(),
         "training: a JPEG whose crop is at least twice the image is decoded at 1/2, 1/4 or 1/8; faster for large photographs, pixels differ slightly");
+    key("max_damaged", data.max_damaged, at_least(0),
+        "damaged images of a part that a run bears: from 1 on their number; below, a share of the part, but ten at least; 0: none");
   }
   bool operator==(const DataRecipe&) const = default;
 };
@@ -148,12 +151,13 @@ struct AugmentRecipe {
   int crop_padding = 0;
   double hflip = 0.5;
   std::string auto_augment = "none";
-  double color_jitter = 0.0;
+  double color_jitter = 0.0, hue = 0.0;
   int repeats = 1;
   double mixup = 0.8, cutmix = 1.0, mix_prob = 1.0, mix_switch_prob = 0.5;
   std::string mix_order = "deit";
   double label_smoothing = 0.1, erasing = 0.25;
   std::string erasing_mode = "pixel";
+  int erasing_count = 1;
   double crop_pct = 0.875;
   std::vector<double> mean{0.485, 0.456, 0.406}, std{0.229, 0.224, 0.225};
 
@@ -166,8 +170,9 @@ struct AugmentRecipe {
         "without random_resized_crop: random crop of the image padded by so many pixels");
     key("hflip", augment.hflip, between(0, 1), "chance of a horizontal flip");
     key("auto_augment", augment.auto_augment, anything(),
-        "operations on the pixels, in timm's words: none, 3a, or a string such as rand-m9-mstd0.5-inc1");
+        "operations on the pixels, in timm's words: none, 3a, original, v0, or a string such as rand-m9-mstd0.5-inc1");
     key("color_jitter", augment.color_jitter, between(0, 1), "brightness, contrast and colour by factors of 1 - this to 1 + this, in random order");
+    key("hue", augment.hue, between(0, 0.5), "in the same random order: the hue turned by up to this part of its circle, either way");
     key("repeats", augment.repeats, between(1, 256), "times an image of the shuffled order is taken in a row, each augmented anew (DeiT: 3)");
     key("mixup", augment.mixup, at_least(0), "alpha of mixup; 0: off");
     key("cutmix", augment.cutmix, at_least(0), "alpha of cutmix; 0: off");
@@ -177,7 +182,9 @@ struct AugmentRecipe {
         "normalised and erased, then mixed (deit); or mixed and rounded as bytes, then normalised and erased (timm)");
     key("label_smoothing", augment.label_smoothing, below(1), "share of the target spread over all classes");
     key("erasing", augment.erasing, between(0, 1), "chance that a box is put over an image");
-    key("erasing_mode", augment.erasing_mode, one_of({"pixel", "const"}), "what it is filled with: normal noise, or zero behind normalisation");
+    key("erasing_count", augment.erasing_count, between(1, 8), "then from 1 to so many boxes, drawn evenly, that share its area");
+    key("erasing_mode", augment.erasing_mode, one_of({"pixel", "rand", "const"}),
+        "what a box is filled with, behind normalisation: normal noise, one normal colour, or zero");
     key("crop_pct", augment.crop_pct, above_up_to(0, 1),
         "evaluation: img_size over the short side before the centre crop");
     key("mean", augment.mean, anything(), "subtracted from each channel, of pixels in 0..1");

@@ -97,10 +97,11 @@ void check_augmentation(const Recipe& recipe) {
   const AutoAugment policy = parse_auto_augment(augment.auto_augment);
   refuse_if(channels != 3 && policy.kind != AutoAugment::none, "augment.auto_augment \"", augment.auto_augment,
             "\" is for colour images, model.in_chans is ", channels);
-  refuse_if(channels != 3 && augment.color_jitter > 0, "augment.color_jitter is for colour images, model.in_chans is ", channels);
+  const bool jitters = augment.color_jitter > 0 || augment.hue > 0;
+  const char* jitter = augment.color_jitter > 0 ? "augment.color_jitter" : "augment.hue";
+  refuse_if(channels != 3 && jitters, jitter, " is for colour images, model.in_chans is ", channels);
   const bool three = augment.auto_augment.find("3a") != std::string::npos;
-  refuse_if(policy.kind == AutoAugment::rand && !three && augment.color_jitter > 0, "augment.color_jitter is left out beside \"",
-            augment.auto_augment, "\" in timm: set one of them");
+  refuse_if(policy.kind != AutoAugment::none && !three && jitters, jitter, " is left out beside \"", augment.auto_augment, "\" in timm: set one of them");
 }
 
 }  // namespace

@@ -17,9 +17,9 @@ AugmentConfig augment_config(const Recipe& recipe) {
   c.crop_padding = a.crop_padding;
   c.hflip = a.hflip;
   c.auto_augment = parse_auto_augment(a.auto_augment);
-  c.color_jitter = a.color_jitter;
+  c.color_jitter = a.color_jitter, c.hue = a.hue;
   c.repeats = a.repeats;
-  c.erasing = a.erasing;
+  c.erasing = a.erasing, c.erasing_count = a.erasing_count;
   c.crop_pct = a.crop_pct;
   c.mixup_alpha = a.mixup, c.cutmix_alpha = a.cutmix;
   c.mix_prob = a.mix_prob, c.switch_prob = a.mix_switch_prob;
@@ -57,7 +57,7 @@ Split open_split(const Recipe& recipe, bool training, int rank, int ranks) {
          ": set model.num_classes=", split.images->classes().size());
   split.source = std::make_unique<Loader>(*split.images, augment_config(recipe),
                                           LoaderConfig{.batch_size = recipe.data.batch_size / ranks, .training = training, .seed = uint64_t(recipe.run.seed),
-                                                       .threads = recipe.data.workers, .rank = rank, .ranks = ranks});
+                                                       .threads = recipe.data.workers, .max_damaged = recipe.data.max_damaged, .rank = rank, .ranks = ranks});
   return split;
 }
 

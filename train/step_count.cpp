@@ -143,6 +143,7 @@ StageTraffic StepCount::stages(const Model& model) const {
 }
 
 Recipe recipe_to_count(Recipe recipe) {
+  recipe.run.device = "cpu";   // the counts are of the form for a device all the same
   recipe.run.shards = 1;
   recipe.run.micro_batch = recipe.data.batch_size;
   return recipe;

@@ -57,7 +57,7 @@ std::vector<double> Training::stretches(const Input& given) {
   std::vector<Domain> domains{model->input_domain(patch_radius(recipe, model->input_patch))};
   for (const Stage& stage : model->stages) domains.push_back(stage.bound(domains.back(), trace).out);
   std::vector<Numbers> found(size_t(samples), Numbers(stages + 1, NAN));
-  workers.run(samples, [&](int64_t s) {
+  const auto look_at = [&](int64_t s) {
     const Mode mode = mode_of(Pass::evaluation, 0, 0);
     Tensor x = input_of(batch, s, 1, master_dtype(recipe));
     const StretchSearch::Domain pixels = pixel_range(recipe, model->input_patch);
@@ -67,7 +67,13 @@ std::vector<double> Training::stretches(const Input& given) {
       if (i == begin) found[size_t(s)][stages] = largest(search(*model, i, stages, x, domain, mode));
       x = model->run(i, i + 1, x, mode);
     }
-  });
+  };
+  if (device.kind == Device::cpu) {
+    workers.run(samples, look_at);
+  } else {
+    const ArenaScope memory(arenas_[0].get());
+    for (int64_t s = 0; s < samples; s++) look_at(s);
+  }
   Numbers most(stages + 1, NAN);
   for (const Numbers& of_sample : found)
     for (size_t i = 0; i <= stages; i++) most[i] = std::fmax(most[i], of_sample[i]);

@@ -69,8 +69,12 @@ Trainer::Trainer(const Recipe& recipe, const std::vector<const char*>& command_l
   } else if (resume) {
     log("no checkpoint yet: starting anew");
   }
-  // Nobody writes or removes a checkpoint before all have read theirs.
-  training_.parallel->meet("the start");
+  // Nobody writes or removes a checkpoint before all have read theirs and found that it is the same.
+  const size_t classes = train_.classes().size();
+  training_.parallel->check_same(fmt::format("{} samples in {} classes and {} to validate", train_.samples(), classes, val_.samples()), "the data");
+  const Tensor weights = training_.model->store.values();
+  training_.parallel->check_same(fmt::format("step {} and weights {:016x}", position_.step, std::hash<std::string_view>()({weights.raw(), weights.bytes()})),
+                                 "the start");
   if (!training_.parallel->leads()) return;
   open_folder(command_line, resume);
 }
@@ -154,17 +158,12 @@ int Trainer::train() {
 void Trainer::train_epoch() {
   if (training_.parallel->leads()) progress_.title(fmt::format("epoch {}/{}", position_.epoch + 1, recipe_.schedule.epochs));
   train_.source->start(int(position_.epoch), position_.batch);
-  std::vector<Batch> batches(recipe_.optimizer.accumulate);
   while (position_.batch < batches_per_epoch() && !stopping()) {
-    double wait = 0;
-    for (Batch& batch : batches) {
-      check(train_.source->next(batch), "[trainer] the epoch ended early");
-      wait += batch.wait_seconds;
-    }
-    step(batches, wait);
+    step();
     report_damaged(*train_.source, "training", looked_at_train_);
     if (position_.batch < batches_per_epoch() && is_due(position_.step, recipe_.run.checkpoint_steps)) save();
   }
+  ahead_.reset();
 }
 
 // What belongs to the last step of an epoch is saved behind it, so a checkpoint either holds the evaluation or is followed by it.
@@ -176,24 +175,42 @@ void Trainer::end_epoch() {
   if (last || is_due(position_.epoch, recipe_.run.checkpoint_every) || is_due(position_.step, recipe_.run.checkpoint_steps)) save();
 }
 
-void Trainer::step(std::vector<Batch>& batches, double wait) {
+Trainer::Fetched Trainer::fetch(int64_t number) {
+  Fetched fetched;
+  batches_.resize(recipe_.optimizer.accumulate);
+  for (Batch& batch : batches_) {
+    check(train_.source->next(batch), "[trainer] the epoch ended early");
+    fetched.wait += batch.wait_seconds;
+    const int64_t before = int64_t(fetched.inputs.size()) * recipe_.data.batch_size + int64_t(training_.parallel->rank()) * batch.count;
+    fetched.inputs.push_back(make_input(batch, recipe_, uint32_t(number), before, true));
+  }
+  return fetched;
+}
+
+void Trainer::step() {
+  if (failed_ahead_) std::rethrow_exception(failed_ahead_);
   const Clock::time_point start = Clock::now();
   const uint32_t number = uint32_t(position_.step);
+  const Fetched fetched = ahead_ ? std::move(*std::exchange(ahead_, {})) : fetch(number);
+  const std::vector<Input>& inputs = fetched.inputs;
   const double lr = schedule_.at(position_.step);
   training_.temperature = schedule_.temperature_at(position_.step);
-  std::vector<Input> inputs;
-  for (const Batch& batch : batches) {
-    const int64_t before = int64_t(inputs.size()) * recipe_.data.batch_size + int64_t(training_.parallel->rank()) * batch.count;
-    inputs.push_back(make_input(batch, recipe_, number, before, true));
-  }
   if (position_.step == 0) training_.initialise_admin(inputs.front());
   if (ledger_) ledger_->before_step(position_.step);
   const StepResult result = training_.step(inputs, number, lr, [&](const StepResult& result) {
     if (!std::isfinite(result.loss) || !std::isfinite(result.gradient.total)) refuse(inputs, result, lr);
     if (ledger_) ledger_->before_update(position_.step, result);
+  }, [&] {
+    if (position_.batch + recipe_.optimizer.accumulate >= batches_per_epoch()) return;
+    try {
+      ahead_ = fetch(number + 1);
+      training_.send_ahead(ahead_->inputs);
+    } catch (...) {   // this step is done all the same, and its row is written
+      failed_ahead_ = std::current_exception();
+    }
   });
-  StepRow row{position_.step, position_.epoch, (position_.step + 1) * result.images, lr, 0, wait};
-  row.images_per_s = double(result.images) / (since(start) + wait);
+  StepRow row{position_.step, position_.epoch, (position_.step + 1) * result.images, lr, 0, fetched.wait};
+  row.images_per_s = double(result.images) / since(start);
   images_per_s_ = images_per_s_ == 0 ? row.images_per_s : 0.98 * images_per_s_ + 0.02 * row.images_per_s;
   if (ledger_)
     for (const Alarms::Event& alarm : ledger_->step(row, result))
@@ -277,10 +294,13 @@ void Trainer::evaluate() {
   report_damaged(*val_.source, "validation", looked_at_val_);
   exchange_damaged();
   row.damaged = int64_t(damaged_.size());
+  if (ledger_) {
+    ledger_->epoch(row);
+    ledger_->certify(last_step());
+    measure();
+  }
+  training_.parallel->await_first("the certified bound and the measured stretch");
   if (!ledger_) return;
-  ledger_->epoch(row);
-  ledger_->certify(last_step());
-  measure();
   const double n = double(std::max<int64_t>(1, row.result.images));
   last_top1_ = row.result.top1 / n;
   best_top1_ = std::max(best_top1_, last_top1_);
@@ -299,4 +319,5 @@ void Trainer::measure() {
 void Trainer::save() {
   if (ledger_) ledger_->sync();
   save_checkpoint(folder_.paths, training_, position_, recipe_.run.keep_checkpoints);
+  training_.parallel->await_first("the checkpoint");
 }

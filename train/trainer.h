@@ -27,7 +27,13 @@ class Trainer {
   void remember();
   void train_epoch();
   void end_epoch();
-  void step(std::vector<Batch>& batches, double wait);
+  // What a step takes in.
+  struct Fetched {
+    std::vector<Input> inputs;
+    double wait = 0;   // seconds
+  };
+  Fetched fetch(int64_t number);
+  void step();
   void evaluate();
   void measure();
   void report_damaged(const BatchSource& loader, const char* split, size_t& looked_at);
@@ -47,6 +53,9 @@ class Trainer {
   Split train_, val_;
   Training training_;
   Position position_;
+  std::vector<Batch> batches_;        // their memory is used again and again
+  std::optional<Fetched> ahead_;      // what the next step takes in, if it was fetched while a GPU computed
+  std::exception_ptr failed_ahead_;   // or why it could not be
   Schedule schedule_{};
   std::unique_ptr<Ledger> ledger_;   // of the first rank
   Progress progress_;

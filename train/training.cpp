@@ -35,7 +35,9 @@ Input make_input(const Batch& batch, const Recipe& recipe, uint32_t step, int64_
   plan.std.assign(recipe.augment.std.begin(), recipe.augment.std.end());
   const bool erases = std::any_of(batch.erase.begin(), batch.erase.end(), [](const Box& box) { return box.height > 0; });
   if (training && erases) plan.erase = batch.erase;
-  plan.erase_to_zero = recipe.augment.erasing_mode == "const";
+  plan.boxes = std::max(1, int(batch.erase.size()) / batch.count);
+  const std::string& fill = recipe.augment.erasing_mode;
+  plan.fill = fill == "const" ? PixelPlan::zero : fill == "rand" ? PixelPlan::per_box : PixelPlan::per_pixel;
   plan.mix_first = recipe.augment.mix_order == "timm";
   if (training && batch.mix.kind == Mix::mixup) plan.mix = PixelPlan::mixup;
   if (training && batch.mix.kind == Mix::cutmix) plan.mix = PixelPlan::cutmix;
@@ -113,12 +115,17 @@ Training::Training(const Recipe& given, bool for_training, std::shared_ptr<Commu
 
 Training::~Training() = default;
 
-StepResult Training::step(const std::vector<Input>& batches, uint32_t number, double lr, const std::function<void(const StepResult&)>& between) {
-  if (device_step_) return device_step_->run(batches, number, lr, between);
+StepResult Training::step(const std::vector<Input>& batches, uint32_t number, double lr, const std::function<void(const StepResult&)>& between,
+                          const std::function<void()>& meanwhile) {
+  if (device_step_) return device_step_->run(batches, number, lr, between, meanwhile);
   const StepResult result = gradients(batches, number);
   between(result);
   optimizer->update(workers, lr, result.gradient);
   return result;
+}
+
+void Training::send_ahead(const std::vector<Input>& batches) {
+  if (device_step_) device_step_->send(batches);
 }
 
 Training::Range Training::shard_range(int64_t count, int shard) const {

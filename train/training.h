@@ -30,9 +30,10 @@ struct Input {
   Tensor targets;           // [B, K]; rows of zeros do not count
   Tensor tokens, labels;    // or a text: i32 [B, T]; a label of -1 does not count
   int64_t valid = 0;        // rows of logits that count
-  Tensor staged_plan;       // the plan where a GPU reads it; empty: it is taken from `plan`
+  Tensor staged_plan;       // the plan as a GPU reads it; empty: it is taken from `plan`
   Input to(Device device) const;
-  int64_t count() const { return tokens ? tokens.dim(0) : pixels ? pixels.dim(0) : images.dim(0); }
+  const Tensor& samples() const { return tokens ? tokens : pixels ? pixels : images; }
+  int64_t count() const { return samples().dim(0); }
 };
 // first_sample: images of the same step that came before this batch.
 Input make_input(const Batch& batch, const Recipe& recipe, uint32_t step, int64_t first_sample, bool training);
@@ -65,8 +66,12 @@ class Training {
   ~Training();
 
   // A whole step: the gradients, then the update. `between` sees what came out while the host's weights are still those of before; if it throws,
-  // nothing has moved. On a GPU the update has happened by then unless a gradient was not finite.
-  StepResult step(const std::vector<Input>& batches, uint32_t number, double lr, const std::function<void(const StepResult&)>& between);
+  // nothing has moved. On a GPU the update has happened by then unless a gradient was not finite; `meanwhile` is what the host does while it
+  // computes. The CPU has no such time and does not call it.
+  StepResult step(const std::vector<Input>& batches, uint32_t number, double lr, const std::function<void(const StepResult&)>& between,
+                  const std::function<void()>& meanwhile = {});
+  // Starts the way of a later step's batches to the GPU.
+  void send_ahead(const std::vector<Input>& batches);
   // Forward and backward of one optimizer step (several batches are accumulated), summed over shards and ranks; the batches are this rank's shares.
   // Changes no weight.
   StepResult gradients(const std::vector<Input>& batches, uint32_t step, Pass pass = Pass::training);

@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "engine/ops/depthwise_conv.h"
+#include "engine/ops/drop_path.h"
 #include "engine/tensor.h"
 
 namespace depthwise {
@@ -53,39 +54,55 @@ struct Part {
   int count;
 };
 
-// Fills row h of a tile. Adds the numbers to sums [block] where that is not null. Channels past the count are zero.
+// What the branch of an image is multiplied by: `keep` of the sample times the alpha of each channel.
+template <class C> struct Factors {
+  C keep;
+  alignas(64) C of[block];
+  // packed: the channels' own
+  Factors(const Sizes& s, const Part& part, const C* packed, const DropFactor& drop) : keep(C(drop.of_sample(part.image))) {
+    for (int c = 0; c < block; c++) of[c] = keep * packed[s.alpha_slot() * block + c];
+  }
+};
+
+// Fills row h of a tile. Where `sums` [2, block] is not null, adds the numbers to the first and what the load gives for the branch to the second.
+// Channels past the count are zero.
 template <class C, class F>
-void fill_row(const Sizes s, const TileSizes t, const Part part, int64_t h, const F load, C* tile, C* sums) {
+void fill_row(const Sizes s, const TileSizes t, const Part part, int64_t h, const F load, const Factors<C>& factors, C* tile, C* sums) {
   using V = Vector<C>;
   constexpr int vectors = VectorOf<C>::count;
   const int64_t ahead = std::max<int64_t>(32, s.width) * s.channels;
   V* to = reinterpret_cast<V*>(tile) + h * t.row + s.pad();
-  alignas(64) C total[block] = {};
+  alignas(64) C total[block] = {}, branch[block] = {}, factor[block];
+  std::copy_n(factors.of, block, factor);
   for (int64_t w = 0; w < s.width; w++) {
     const int64_t from = s.index(part.image, h, w, part.channel);
     load.fetch(from + ahead);
     alignas(64) C line[block] = {};
     if (part.count == block) {
-      for (int c = 0; c < block; c++) line[c] = load(from + c);
+      for (int c = 0; c < block; c++) line[c] = load(from + c, factor[c], branch[c]);
     } else {
-      for (int c = 0; c < part.count; c++) line[c] = load(from + c);
+      for (int c = 0; c < part.count; c++) line[c] = load(from + c, factor[c], branch[c]);
     }
     for (int v = 0; v < vectors; v++) to[v * t.plane + w] = reinterpret_cast<const V*>(line)[v];
     for (int c = 0; c < block; c++) total[c] += line[c];
   }
-  if (sums)
-    for (int c = 0; c < block; c++) sums[c] += total[c];
+  if (!sums) return;
+  for (int c = 0; c < block; c++) sums[c] += total[c];
+  for (int c = 0; c < block; c++) sums[block + c] += factors.keep * branch[c];
 }
 
-template <class C, class F> void store_row(const Sizes s, const Part part, int64_t h, const C* row, const F store) {
+template <class C, class F> void store_row(const Sizes s, const Part part, int64_t h, const C* row, const Factors<C>& factors, const F store) {
+  alignas(64) C factor[block];
+  std::copy_n(factors.of, block, factor);
   for (int64_t w = 0; w < s.width; w++) {
     const int64_t to = s.index(part.image, h, w, part.channel);
     const C* from = row + w * block;
     if (part.count == block) {
-#pragma GCC ivdep
-      for (int c = 0; c < block; c++) store(to + c, from[c]);
+      alignas(64) C values[block];
+      std::copy_n(from, block, values);
+      store.put_block(to, values, factor);
     } else {
-      for (int c = 0; c < part.count; c++) store(to + c, from[c]);
+      for (int c = 0; c < part.count; c++) store(to + c, from[c], factor[c], store.before(to + c));
     }
   }
 }
@@ -122,7 +139,7 @@ void convolve_row(const Sizes s, const TileSizes t, const V* tile, int64_t h, co
 
 // Convolves a part with its packed weights, filling the tile just ahead, and hands each output to store(index, value).
 template <class C, class L, class S>
-void convolve_part(const Sizes s, const Part part, const L& load, C* sums, const C* packed, bool flip, const S& store,
+void convolve_part(const Sizes s, const Part part, const L& load, C* sums, const C* packed, const Factors<C>& factors, bool flip, const S& store,
                    const Scratch<C>& scratch) {
   using V = Vector<C>;
   constexpr int vectors = VectorOf<C>::count, together = vectors % 2 == 0 ? 2 : 1;   // sums that fill 16 registers
@@ -131,16 +148,16 @@ void convolve_part(const Sizes s, const Part part, const L& load, C* sums, const
   int64_t filled = 0;
   for (int64_t h = 0; h < s.height; h++) {
     const int64_t needed = std::min(s.height, h + s.pad() + 1);
-    for (; filled < needed; filled++) fill_row(s, t, part, filled, load, scratch.first, sums);
+    for (; filled < needed; filled++) fill_row(s, t, part, filled, load, factors, scratch.first, sums);
     for (int64_t w = 0; w < s.width; w++) store.fetch(s.index(part.image, h, w, part.channel));
     for (int v = 0; v < vectors; v += together) {
       const V* plane = reinterpret_cast<const V*>(scratch.first) + v * t.plane;
       V* out = reinterpret_cast<V*>(scratch.row) + v;
       const V* first = weights + v + (flip ? (s.taps() - 1) * vectors : 0);
-      const V* start = flip ? nullptr : weights + v + s.taps() * vectors;
+      const V* start = flip ? nullptr : weights + v + s.bias_slot() * vectors;
       convolve_row<together>(s, t, plane, h, first, flip ? -vectors : vectors, start, out, vectors);
     }
-    store_row(s, part, h, scratch.row, store);
+    store_row(s, part, h, scratch.row, factors, store);
   }
 }
 
@@ -200,38 +217,36 @@ template <class C, class F> void for_parts(const Sizes& s, int64_t outer, const 
 }
 
 template <class C, class L, class S>
-void convolve_cpu(const Sizes& s, const L& load, const C* packed, const S& store) {
+void convolve_cpu(const Sizes& s, const L& load, const C* packed, const DropFactor& drop, const S& store) {
   for_parts<C>(s, s.batch, [&](int64_t, const Part& part, const Scratch<C>& scratch) {
-    convolve_part<C>(s, part, load, nullptr, packed + s.packed(part.channel, 0), false, store, scratch);
+    const C* own = packed + s.packed(part.channel, 0);
+    convolve_part<C>(s, part, load, nullptr, own, Factors<C>(s, part, own, drop), false, store, scratch);
   });
 }
 
 // Groups of images that sum their weight gradients apart: enough tasks for many threads, whatever their number is.
 inline int64_t gradient_groups_cpu(const Sizes& s) { return std::clamp<int64_t>(64 / s.blocks(), 1, s.batch); }
 
-// What a backward is to make. store_dx is called only if dx is wanted, x is read only if sums are.
-struct Wanted {
-  bool dx, sums;
-};
-
-// One pass over the tiles: dx through store_dx, and the sums of each group of images in partial [groups, packed].
+// One pass over the tiles: dx through store_dx, and the sums of each group of images in partial [groups, packed]. store_dx is called only if dx
+// is wanted, x is read only if sums are.
 template <class C, class L, class X, class S>
-void backward_cpu(const Sizes& s, Wanted wanted, const L& load_dy, const X& load_x, const C* packed, const S& store_dx,
+void backward_cpu(const Sizes& s, Wanted wanted, const L& load_dy, const X& load_x, const C* packed, const DropFactor& drop, const S& store_dx,
                   C* partial) {
   const int64_t groups = gradient_groups_cpu(s), size = s.packed_size();
   const TileSizes t(s);
   for_parts<C>(s, groups, [&](int64_t group, Part part, const Scratch<C>& scratch) {
     const int64_t own = s.packed(part.channel, 0), end = (group + 1) * s.batch / groups;
     C* sums = partial + group * size + own;
-    C* bias_sums = sums + s.taps() * block;
-    std::fill_n(sums, (s.taps() + 1) * block, C(0));
+    C* other_sums = sums + s.bias_slot() * block;   // and of alpha behind it
+    std::fill_n(sums, s.slots() * block, C(0));
     for (part.image = group * s.batch / groups; part.image < end; part.image++) {
+      const Factors<C> factors(s, part, packed + own, drop);
       if (wanted.dx)
-        convolve_part<C>(s, part, load_dy, bias_sums, packed + own, true, store_dx, scratch);
+        convolve_part<C>(s, part, load_dy, other_sums, packed + own, factors, true, store_dx, scratch);
       else
-        for (int64_t h = 0; h < s.height; h++) fill_row(s, t, part, h, load_dy, scratch.first, bias_sums);
+        for (int64_t h = 0; h < s.height; h++) fill_row(s, t, part, h, load_dy, factors, scratch.first, other_sums);
       if (!wanted.sums) continue;
-      for (int64_t h = 0; h < s.height; h++) fill_row<C>(s, t, part, h, load_x, scratch.second, nullptr);
+      for (int64_t h = 0; h < s.height; h++) fill_row<C>(s, t, part, h, load_x, factors, scratch.second, nullptr);
       weight_gradient(s, scratch.second, scratch.first, sums);
     }
   });

@@ -5,9 +5,10 @@
 struct DropFactor {
   DropPath drop;
   int64_t rows_a_sample;
-  HD float operator()(int64_t row) const {
+  HD float operator()(int64_t row) const { return drop.rate == 0 ? 1 : of_sample(row / rows_a_sample); }
+  HD float of_sample(int64_t index) const {
     if (drop.rate == 0) return 1;
-    const uint64_t sample = uint64_t(drop.first_sample + row / rows_a_sample);
+    const uint64_t sample = uint64_t(drop.first_sample + index);
     const float keep = float(1 - drop.rate);
     return uniform_from(drop.stream.words(drop.step, sample, 0)[0]) < keep ? 1 / keep : 0;
   }

@@ -11,10 +11,12 @@ namespace {
 
 constexpr int max_channels = 4;
 
-// A plan as the device reads it; the erase boxes [B, 4] (top, left, height, width; no height: none) follow.
+constexpr size_t box_bytes = 4 * sizeof(int32_t);
+
+// A plan as the device reads it; the erase boxes [B, boxes, 4] (top, left, height, width; no height: none) follow.
 struct StagedPlan {
   float factor[max_channels], offset[max_channels];   // normalised = u8 * factor + offset
-  int32_t mix, mix_first, erase_to_zero, erases;
+  int32_t mix, mix_first, fill, boxes;   // boxes: 0 where nothing is erased
   float lambda;
   int32_t cut[4];
   RandomStream noise;
@@ -22,7 +24,7 @@ struct StagedPlan {
   int64_t first_sample;
 };
 
-// What an erased pixel becomes. Seldom called and long, so it is not copied to each place that does.
+// What an erased value becomes; its place is the pixel's or the box's. Seldom called and long, so it is not copied to each place that does.
 __host__ __device__ __attribute__((noinline)) float noise_of(const StagedPlan& plan, int64_t image, int64_t place) {
   const Words w = plan.noise.words(plan.step, uint64_t(plan.first_sample + image), uint32_t(place));
   return float(normal_from(w[0], w[1]));
@@ -40,12 +42,12 @@ template <class T> struct Pixels {
   HD float raw(int64_t b, int64_t y, int64_t x, int64_t c) const { return float(images[((b * height + y) * width + x) * channels + c]); }
   // Image b's pixel, whose raw value this is, normalised or erased.
   HD float finished(int64_t b, int64_t y, int64_t x, int64_t c, float pixel) const {
-    if (plan->erases) {
-      const int32_t* e = reinterpret_cast<const int32_t*>(plan + 1) + b * 4;
-      if (inside(y, x, e[0], e[1], e[2], e[3])) {
-        if (plan->erase_to_zero) return 0;
-        return noise_of(*plan, b, (y * width + x) * channels + c);
-      }
+    const int32_t boxes = plan->boxes;
+    for (int32_t i = boxes - 1; i >= 0; i--) {
+      const int32_t* e = reinterpret_cast<const int32_t*>(plan + 1) + (b * boxes + i) * 4;
+      if (!inside(y, x, e[0], e[1], e[2], e[3])) continue;
+      if (plan->fill == PixelPlan::zero) return 0;
+      return noise_of(*plan, b, (plan->fill == PixelPlan::per_box ? i : y * width + x) * channels + c);
     }
     return pixel * plan->factor[c] + plan->offset[c];
   }
@@ -82,17 +84,18 @@ std::vector<uint8_t> PixelPlan::staged(int64_t batch, int64_t channels) const {
   const PixelPlan& plan = *this;
   check(channels <= max_channels && int64_t(plan.mean.size()) == channels && int64_t(plan.std.size()) == channels,
         "[patchify_pixels] mean and std need one value for each of ", channels, " channels (at most ", max_channels, ")");
-  check(plan.erase.empty() || int64_t(plan.erase.size()) == batch, "[patchify_pixels] ", plan.erase.size(), " erase boxes for ", batch, " images");
+  check(plan.boxes >= 1 && (plan.erase.empty() || int64_t(plan.erase.size()) == batch * plan.boxes), "[patchify_pixels] ", plan.erase.size(),
+        " erase boxes for ", batch, " images, ", plan.boxes, " each");
   StagedPlan to{};
   for (int64_t c = 0; c < channels; c++) {
     to.factor[c] = 1 / (255 * plan.std[c]);
     to.offset[c] = -plan.mean[c] / plan.std[c];
   }
-  to.mix = plan.mix, to.mix_first = plan.mix_first, to.erase_to_zero = plan.erase_to_zero, to.erases = !plan.erase.empty();
+  to.mix = plan.mix, to.mix_first = plan.mix_first, to.fill = plan.fill, to.boxes = plan.erase.empty() ? 0 : plan.boxes;
   to.lambda = plan.lambda;
   to.cut[0] = plan.cut.top, to.cut[1] = plan.cut.left, to.cut[2] = plan.cut.height, to.cut[3] = plan.cut.width;
   to.noise = plan.noise, to.step = plan.step, to.first_sample = plan.first_sample;
-  std::vector<uint8_t> bytes(sizeof to + size_t(batch) * 4 * sizeof(int32_t));   // boxes even where none is: one size for all steps
+  std::vector<uint8_t> bytes(sizeof to + size_t(batch * plan.boxes) * box_bytes);   // boxes even where none is: one size for all steps
   std::memcpy(bytes.data(), &to, sizeof to);
   auto* boxes = reinterpret_cast<int32_t*>(bytes.data() + sizeof to);
   for (const Box& box : plan.erase)
@@ -112,7 +115,8 @@ Tensor patchify_pixels(const Tensor& images, const Tensor& staged_plan, int patc
   const int64_t batch = images.dim(0), height = images.dim(1), width = images.dim(2), channels = images.dim(3);
   check(height % patch == 0 && width % patch == 0, "[patchify_pixels] ", height, " x ", width, " is not divisible by patches of ", patch);
   check(first >= 0 && first + count <= batch, "[patchify_pixels] images ", first, "+", count, " of ", batch);
-  check(staged_plan.bytes() == sizeof(StagedPlan) + size_t(batch) * 4 * sizeof(int32_t), "[patchify_pixels] the plan is of another batch");
+  check(staged_plan.bytes() > sizeof(StagedPlan) && (staged_plan.bytes() - sizeof(StagedPlan)) % (size_t(batch) * box_bytes) == 0,
+        "[patchify_pixels] the plan is of another batch");
   Tensor rows = Tensor::empty({count, height / patch * (width / patch), channels * patch * patch}, dtype, images.device());
   const auto* plan = reinterpret_cast<const StagedPlan*>(staged_plan.raw());
   count_kernel({2 * count * height * width * channels}, {rows});   // a mixed batch: each image and its partner

@@ -3,6 +3,7 @@
 #include "engine/map.h"
 #include "engine/ops.h"
 #include "engine/ops/drop_path.h"
+#include "engine/ops/residual.h"
 #include "engine/profile.h"
 
 namespace {
@@ -55,53 +56,15 @@ template <class T, bool weighted> struct Backward {   // df = k alpha dy, dalpha
   }
 };
 
-template <class C> struct Scaled {   // dx = skip dy
-  C factor;
-  HD C operator()(C dy) const { return factor * dy; }
-};
-
-template <class C> struct Spread {   // one number for every channel
-  const C* value;
-  C* all;
-  HD void operator()(int64_t i) const { all[i] = *value; }
-};
-
-template <class C> struct SumOfChannels {
-  const C* channels;
-  C* sum;
-  int64_t n;
-  HD void operator()(int64_t) const {
-    C s = 0;
-    for (int64_t i = 0; i < n; i++) s += channels[i];
-    *sum = s;
-  }
-};
-
-// alpha as a number a channel.
-Tensor by_channel(const Tensor& alpha, int64_t columns) {
-  if (!alpha || alpha.size() == columns) return alpha;
-  const Tensor all = Tensor::empty({columns}, alpha.dtype(), alpha.device());
-  dispatch(alpha.dtype(), [&]<class C>() { map(alpha.device(), columns, Spread<C>{alpha.data<C>(), all.data<C>()}); });
-  return all;
-}
-
-// Adds the channels' sums [1, C] to the gradient of alpha, whichever its shape.
-template <class C> void add_alpha_gradient(const Tensor& sums, const Tensor& alpha) {
-  if (alpha.size() == sums.dim(1)) return add_sums<C>(sums, 0, alpha);
-  const Tensor sum = Tensor::empty({1, 1}, sums.dtype(), sums.device());
-  map(sums.device(), 1, SumOfChannels<C>{sums.data<C>(), sum.data<C>(), sums.dim(1)});
-  add_sums<C>(sum, 0, alpha);
-}
-
 }  // namespace
 
 Tensor residual(const Tensor& x, const Tensor& f, const Tensor& alpha, const DropPath& drop, double skip) {
   const OpRange range("residual");
   const int64_t columns = x.dim(-1);
   check(f.size() == x.size() && f.dtype() == x.dtype(), "[residual] x is ", x.shape(), ", branch is ", f.shape(), ": shapes must agree");
-  check(!alpha || alpha.size() == columns || alpha.size() == 1, "[residual] alpha is ", alpha.shape(), ", expected [", columns, "] or [1]");
+  residual_sum::check_alpha("residual", alpha, columns);
   Tensor y = Tensor::like(x);
-  const Tensor a = by_channel(computed(alpha, x.dtype()), columns);
+  const Tensor a = residual_sum::by_channel(computed(alpha, x.dtype()), columns);
   count_kernel({x, f, a}, {y});
   const DropFactor keep = drop_factor(drop, x);
   dispatch(x.dtype(), [&]<class T>() {
@@ -118,17 +81,11 @@ Tensor residual(const Tensor& x, const Tensor& f, const Tensor& alpha, const Dro
                                          target.beta != 0, columns, keep};
         return map_cells_reduce<T, 1>(dy.device(), dy.rows(), columns, back);
       };
-      if (a && alpha.wants_grad()) add_alpha_gradient<C>(run.template operator()<true>(), alpha);
+      if (a && alpha.wants_grad()) residual_sum::add_alpha_gradient<C>(run.template operator()<true>(), alpha);
       else if (a) run.template operator()<true>();
       else run.template operator()<false>();
     });
-    if (!x.wants_grad()) return;
-    if (skip == 1) return pass_on(dy, x);
-    auto [dx, beta] = into(x);
-    count_kernel({dy}, {Into{dx, beta}});
-    dispatch(dy.dtype(), [&]<class T>() { 
-      map_values(dy.device(), dy.size(), dx.data<T>(), beta != 0, Scaled<Compute<T>>{Compute<T>(skip)}, dy.data<T>());
-    });
+    residual_sum::pass_on_skipped(dy, x, skip);
   });
   return y;
 }

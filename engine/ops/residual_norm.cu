@@ -1,4 +1,5 @@
-// residual_norm: s = x + drop(alpha * f) and n = norm(s) in one pass over memory. Saves only its inputs: the row is summed again on the way back.
+// residual_norm: s = x + drop(alpha * f) and n = norm(s) in one pass over memory. Saves the sum, if it is kept and there is no alpha, or else its
+// inputs, and the row is summed again on the way back.
 #include "engine/ops.h"
 #include "engine/ops/drop_path.h"
 #include "engine/ops/norm_rows.h"
@@ -29,9 +30,11 @@ template <class T> struct Forward {
   }
 };
 
-// `weighted`: alpha is there. A gradient that nobody wants is written to scratch, so that the loops have no branches.
-template <class T, bool weighted> struct Backward {
-  const T *x, *f, *dsum, *dnorm;
+enum class Saved { sum, terms, weighted_terms };   // the last with alpha
+
+// A gradient that nobody wants is written to scratch, so that the loops have no branches.
+template <class T, Saved saved> struct Backward {
+  const T *x, *f, *dsum, *dnorm;    // x is the sum itself, and f anything, where that was saved
   Compute<T> take_sum;              // 1, or 0 where nobody used the sum; dsum then points to any numbers
   const Compute<T>*alpha, *w;
   T *dx, *df;
@@ -41,13 +44,14 @@ template <class T, bool weighted> struct Backward {
   NormKind<Compute<T>> kind;
   template <class Team, class Sums> HD void operator()(int64_t row, const Team& team, Sums& sums) const {
     using C = Compute<T>;
+    constexpr bool weighted = saved == Saved::weighted_terms;
     const int64_t at = row * columns;
     const C k = keep(row), take = take_sum;
-    const auto xr = team.read(x + at, columns), fr = team.read(f + at, columns);
+    const auto xr = team.read(x + at, columns), fr = saved == Saved::sum ? xr : team.read(f + at, columns);
     const auto g = team.read(dnorm + at, columns), gs = team.read(dsum + at, columns);
     const auto a = team.read(weighted ? alpha : w, columns), gain = team.read(w, columns);
     const auto branch = [&](auto j) { return weighted ? k * a[j] : k; };
-    const auto sum = [&](auto j) { return xr[j] + branch(j) * fr[j]; };
+    const auto sum = [&](auto j) { return saved == Saved::sum ? xr[j] : xr[j] + branch(j) * fr[j]; };
     const RowStatistics<C> s = kind.statistics(team, columns, sum);
     team.each(columns, [&](auto j) {
       sums.add(0, j, g[j] * (sum(j) - s.mean) * s.scale);   // dw
@@ -92,20 +96,22 @@ Sum residual_norm(const Tensor& x, const Tensor& f, const Tensor& alpha, const D
              Forward<T>{x.data<T>(), f.data<T>(), a ? a.data<C>() : nullptr, w.data<C>(), b.data<C>(),
                         keep_sum ? sum.data<T>() : out.data<T>(), out.data<T>(), columns, keep, {steps, C(eps)}});
   });
+  const Tensor kept = sum && !a ? sum.detached() : Tensor();
   record("residual_norm", sum, out, {x, f, alpha, weight, bias}, [=](const Tensor& dsum, const Tensor& dnorm) {
     check(bool(dnorm), "[residual_norm] the normalised rows were not used: call residual instead");
     const auto target = [&](const Tensor& t) { return t.wants_grad() ? into(t) : Into{Tensor::like(x), 0}; };
     const Into to_f = target(f), to_x = target(x);
-    count_kernel({x, f, dsum, dnorm, a, w}, {to_x, to_f});
+    count_kernel({kept ? kept : x, kept ? Tensor() : f, dsum, dnorm, a, w}, {to_x, to_f});
     dispatch(dnorm.dtype(), [&]<class T>() {
       using C = Compute<T>;
-      const auto run = [&]<bool weighted>() {
-        const Backward<T, weighted> back{x.data<T>(), f.data<T>(), (dsum ? dsum : dnorm).data<T>(), dnorm.data<T>(), C(dsum ? 1 : 0),
-                                         weighted ? a.data<C>() : nullptr, w.data<C>(), to_x.grad.data<T>(), to_f.grad.data<T>(),
-                                         to_x.beta != 0, to_f.beta != 0, columns, keep, {steps, C(eps)}};
+      const auto run = [&]<Saved saved>() {
+        const Backward<T, saved> back{(kept ? kept : x).data<T>(), f.data<T>(), (dsum ? dsum : dnorm).data<T>(), dnorm.data<T>(), C(dsum ? 1 : 0),
+                                      a ? a.data<C>() : nullptr, w.data<C>(), to_x.grad.data<T>(), to_f.grad.data<T>(),
+                                      to_x.beta != 0, to_f.beta != 0, columns, keep, {steps, C(eps)}};
         return map_rows_reduce<T, 3>(dnorm.device(), dnorm.rows(), columns, back);
       };
-      const Tensor sums = a ? run.template operator()<true>() : run.template operator()<false>();
+      const Tensor sums = kept ? run.template operator()<Saved::sum>()
+                          : a  ? run.template operator()<Saved::weighted_terms>() : run.template operator()<Saved::terms>();
       add_sums<C>(sums, 0, weight);
       add_sums<C>(sums, 1, bias);
       if (a) add_sums<C>(sums, 2, alpha);

@@ -33,17 +33,25 @@ template <class T> struct Turn {
   }
 };
 
-// Cosines and sines of the angles, [2, T, half].
-Tensor turn_table(int64_t tokens, int64_t half, double base, int still, DType dtype, Device device) {
-  std::vector<double> table(2 * tokens * half);
-  for (int64_t i = 0; i < half; i++) {
-    const double frequency = i < half - still ? std::pow(base, -double(i) / double(half)) : 0;
-    for (int64_t t = 0; t < tokens; t++) {
-      table[t * half + i] = std::cos(double(t) * frequency);
-      table[(tokens + t) * half + i] = std::sin(double(t) * frequency);
-    }
+template <class C> struct Angles {
+  C* table;
+  int64_t tokens, half, still;
+  double base;
+  HD void operator()(int64_t at) const {
+    const int64_t t = at / half, i = at % half;
+    const double angle = i < half - still ? double(t) * pow(base, -double(i) / double(half)) : 0;
+    table[at] = C(cos(angle));
+    table[tokens * half + at] = C(sin(angle));
   }
-  return Tensor::from({2, tokens, half}, table, dtype == DType::f64 ? DType::f64 : DType::f32, device);
+};
+
+// Cosines and sines of the angles, [2, T, half]; made where they are used, because a recorded step copies nothing from the host.
+Tensor turn_table(int64_t tokens, int64_t half, double base, int still, DType dtype, Device device) {
+  const Tensor table = Tensor::empty({2, tokens, half}, dtype == DType::f64 ? DType::f64 : DType::f32, device);
+  const auto fill = [&]<class C>() { map(device, tokens * half, Angles<C>{table.data<C>(), tokens, half, still, base}); };
+  if (dtype == DType::f64) fill.template operator()<double>();
+  else fill.template operator()<float>();
+  return table;
 }
 
 void turn(const Tensor& from, const Tensor& to, bool add, const Tensor& table, int heads, double direction) {

@@ -43,10 +43,10 @@ template <class T> struct Forward {
   }
 };
 
-// Each pixel gathers from the patches that hold it, in their order. dx is of the computing type: the sum is rounded once.
+// Each pixel gathers from the patches that hold it, in their order; the sum is rounded once.
 template <class T> struct Backward {
   const T* dy;
-  Compute<T>* dx;
+  T* dx;
   bool add;
   Patches p;
   template <class Team> HD void operator()(int64_t pixel, const Team& team) const {
@@ -54,14 +54,17 @@ template <class T> struct Backward {
     const int64_t x = pixel % p.width, y = pixel / p.width % p.height, image = pixel / (p.width * p.height);
     const int64_t across = p.across(), down = p.down(), features = p.features(), area = p.kernel * p.kernel;
     const int64_t top = p.first(y), bottom = p.last(y, down), left = p.first(x), right = p.last(x, across);
-    C* out = dx + pixel * p.channels;
-    if (!add) team.each(p.channels, [&](int64_t c) { out[c] = 0; });
-    for (int64_t py = top; py <= bottom; py++)
-      for (int64_t px = left; px <= right; px++) {
-        const int64_t place = (y + p.padding - py * p.stride) * p.kernel + x + p.padding - px * p.stride;
-        const T* from = dy + ((image * down + py) * across + px) * features + place;
-        team.each(p.channels, [&](int64_t c) { out[c] += C(from[c * area]); });
-      }
+    const int64_t row = y + p.padding, column = x + p.padding, stride = p.stride, kernel = p.kernel;
+    const T* of_image = dy + image * down * across * features;
+    T* out = dx + pixel * p.channels;
+    const bool adds = add;
+    team.each(p.channels, [&](int64_t c) {
+      C sum = adds ? C(out[c]) : C(0);
+      for (int64_t py = top; py <= bottom; py++)
+        for (int64_t px = left; px <= right; px++)
+          sum += C(of_image[(py * across + px) * features + c * area + (row - py * stride) * kernel + column - px * stride]);
+      out[c] = T(sum);
+    });
   }
 };
 
@@ -96,14 +99,9 @@ Tensor unfold(const Tensor& x, int kernel, int stride, int padding) {
     map_rows(x.device(), y.rows(), Forward<T>{x.data<T>(), y.data<T>(), offset, offset + p.features(), offset + 2 * p.features(), p});
   });
   record("unfold", y, {x}, [x, p](const Tensor& dy) {
-    const DType wide = x.dtype() == DType::f64 ? DType::f64 : DType::f32;
-    const bool direct = x.dtype() == wide;
-    const Into target = direct ? into(x) : Into{Tensor::empty(x.shape(), wide, x.device()), 0};
+    const Into target = into(x);
     count_kernel({dy}, {target});
-    dispatch(dy.dtype(), [&]<class T>() {
-      map_rows(dy.device(), x.rows(), Backward<T>{dy.data<T>(), target.grad.data<Compute<T>>(), target.beta != 0, p});
-    });
-    if (!direct) add_to_gradient(target.grad, x);
+    dispatch(dy.dtype(), [&]<class T>() { map_rows(dy.device(), x.rows(), Backward<T>{dy.data<T>(), target.grad.data<T>(), target.beta != 0, p}); });
   });
   return y;
 }

@@ -1,5 +1,5 @@
-// window_attention.cu: out = nu softmax((scale q k + bias) / temperature + mask) v within each window and head, read from q, k, v and
-// written to out in token order: no copy of the rolled or cut map exists (Liu et al., "Swin Transformer", 2021; Dong et al., "CSWin
+// window_attention.cu: out = nu softmax((scale q k + bias) / temperature + mask) v + LePE(v) within each window and head, read from q, k, v
+// and written to out in token order: no copy of the rolled or cut map exists (Liu et al., "Swin Transformer", 2021; Dong et al., "CSWin
 // Transformer", 2022; Qi et al., "LipsFormer", 2023; Kim et al., "The Lipschitz Constant of Self-Attention", 2021).
 #include "engine/ops/window_attention.h"
 
@@ -8,6 +8,7 @@
 
 #include "engine/map.h"
 #include "engine/ops/window_attention_kernels.h"
+#include "engine/ops/window_attention_lepe.h"
 #include "engine/ops/window_attention_mma_backward.h"
 #include "engine/profile.h"
 
@@ -122,12 +123,12 @@ double logit_scale(const WindowAttention& c, int dim) {
 }
 
 // The shapes of windows there are, each for its heads.
-std::vector<AttentionShape> passes_of(const Projections& x, const WindowAttention& c) {
+std::vector<AttentionShape> passes_of(const Projections& x, const WindowAttention& c, bool lepe) {
   const Shape& s = x.first().shape();
   const int channels = int(x.channels()), dim = channels / c.heads, heads = c.cross_shaped ? c.heads / 2 : c.heads;
   const double value_scale = c.similarity == Similarity::cosine_bounded ? c.nu : 1;
   AttentionShape a{s[0], int(s[1]), int(s[2]), c.window_height, c.window_width, c.shift, 0, heads, dim, channels, int(x.stride()),
-                   c.similarity, c.causal, logit_scale(c, dim), value_scale, c.eps};
+                   c.similarity, c.causal, logit_scale(c, dim), value_scale, c.eps, lepe};
   std::vector<AttentionShape> passes{a};
   if (!c.cross_shaped) return passes;
   std::swap(a.window_height, a.window_width);
@@ -150,8 +151,8 @@ struct TensorCores {
   TensorCores(const AttentionShape& a, bool biased) : chunks(std::clamp<int64_t>(16 * 132 / a.heads, 1, a.windows())) {
     using namespace window_attention_mma;
     const int n = a.tokens(), positions = biased ? a.relative_positions() : 0;
-    const size_t sums = biased ? BiasGradient::bytes(positions) : 0;   // of a warp
-    const auto by_dim = [&](auto with_32, auto with_64) { return a.dim == 32 ? with_32(n, positions) : with_64(n, positions); };
+    const size_t sums = (biased ? BiasGradient::bytes(positions) : 0) + (a.lepe ? LepeGradient<32>::bytes() : 0);   // of a warp
+    const auto by_dim = [&](auto with_32, auto with_64) { return a.dim == 32 ? with_32(n, positions, a.lepe) : with_64(n, positions, a.lepe); };
     const size_t window = by_dim(WindowMemory<32, false>::bytes, WindowMemory<64, false>::bytes);
     const size_t window_back = by_dim(WindowMemory<32, true>::bytes, WindowMemory<64, true>::bytes);
     // Backward's registers are enough for two blocks of four warps or one of eight.
@@ -225,19 +226,30 @@ template <class C> C* log_sum_of(const Tensor& log_sum, const AttentionShape& a)
   return log_sum.data<C>() + a.first_head * a.batch * a.height * a.width;
 }
 
+// LePE of a pass in the type that computes.
+struct PassLepe {
+  Tensor weight, bias;
+  PassLepe(const std::vector<Lepe>& lepe, size_t pass, DType dtype) {
+    if (lepe.empty()) return;
+    weight = computed(lepe[pass].weight, dtype);
+    bias = computed(lepe[pass].bias, dtype);
+  }
+  template <class C> LepeTaps<C> taps() const { return {weight ? weight.data<C>() : nullptr, bias ? bias.data<C>() : nullptr}; }
+};
+
 template <class T>
-void forward_pass(const Projections& x, const AttentionShape& a, const Tensor& bias, const Tensor& out, const Tensor& log_sum,
-                  const Tensor& entropy) {
+void forward_pass(const Projections& x, const AttentionShape& a, const Tensor& bias, const PassLepe& lepe, const Tensor& out,
+                  const Tensor& log_sum, const Tensor& entropy) {
   using C = Compute<T>;
   const int first = a.first_head * a.dim;
   const Device device = out.device();
   const int64_t parts = on_tensor_cores(dtype_of<T>, a, bool(bias), device) ? TensorCores(a, bool(bias)).chunks : a.windows();
   const Tensor entropies = Tensor::empty({parts, a.heads}, dtype_of<C>, device);
   const int64_t part = a.part_size() * int64_t(sizeof(T));
-  count_kernel({3 * part, bias}, {part, a.rows() * int64_t(sizeof(C)), entropies}, 2 * a.product_macs());
+  count_kernel({3 * part, bias, lepe.weight, lepe.bias}, {part, a.rows() * int64_t(sizeof(C)), entropies}, 2 * a.product_macs() + a.lepe_macs());
   count_kernel({entropies}, {a.heads * int64_t(sizeof(float))});
   run_forward<T>(x.op, {a, x.data<T>(0) + first, x.data<T>(1) + first, x.data<T>(2) + first, bias ? bias.data<C>() : nullptr,
-                        out.data<T>() + first, log_sum_of<C>(log_sum, a), entropies.data<C>()}, device);
+                        lepe.taps<C>(), out.data<T>() + first, log_sum_of<C>(log_sum, a), entropies.data<C>()}, device);
   map_rows(device, a.heads, MeanEntropy<C>{entropies.data<C>(), entropy.data<float>() + a.first_head, parts, a.heads,
                                              a.windows() * a.tokens()});
 }
@@ -253,8 +265,9 @@ Gradients gradients_of(const Projections& x) {
 }
 
 template <class T>
-void backward_pass(const Projections& x, const AttentionShape& a, const Tensor& bias, const Tensor& log_sum, const Tensor& dout,
-                   const Tensor& out, const Gradients& gradients, const Tensor& bias_table, double temperature) {
+void backward_pass(const Projections& x, const AttentionShape& a, const Tensor& bias, const PassLepe& lepe, const Tensor& log_sum,
+                   const Tensor& dout, const Tensor& out, const Gradients& gradients, const Tensor& bias_table, double temperature,
+                   const Lepe* lepe_parameters) {
   using C = Compute<T>;
   const int first = a.first_head * a.dim;
   const auto gradient = [&](int part) -> GradientTo<T> {
@@ -265,20 +278,25 @@ void backward_pass(const Projections& x, const AttentionShape& a, const Tensor& 
   const int64_t chunks = backward_chunks<T>(a, bool(bias), dout.device());
   const bool wants_table = bias_table && bias_table.wants_grad();
   const Tensor dbias = wants_table ? Tensor::empty({chunks, a.heads, a.relative_positions()}, dtype_of<C>, dout.device()) : Tensor();
+  const bool wants_lepe = lepe_parameters && (lepe_parameters->weight.wants_grad() || lepe_parameters->bias.wants_grad());
+  const Tensor dlepe = wants_lepe ? Tensor::empty({chunks, lepe_sums * a.heads * a.dim}, dtype_of<C>, dout.device()) : Tensor();
   const int64_t part = a.part_size() * int64_t(sizeof(T));
   const auto to = [&](int i) { return Moved(gradients[i].grad ? part : 0, gradients[i].beta != 0); };
-  count_kernel({(out ? 5 : 4) * part, bias, a.rows() * int64_t(sizeof(C))}, {to(0), to(1), to(2), dbias}, 5 * a.product_macs());
+  count_kernel({(out ? 5 : 4) * part, bias, lepe.weight, lepe.bias, a.rows() * int64_t(sizeof(C))}, {to(0), to(1), to(2), dbias, dlepe},
+               5 * a.product_macs() + 2 * a.lepe_macs());
   run_backward<T>(x.op, {a, x.data<T>(0) + first, x.data<T>(1) + first, x.data<T>(2) + first, bias ? bias.data<C>() : nullptr,
-                         log_sum_of<C>(log_sum, a), dout.data<T>() + first, out ? out.data<T>() + first : nullptr,
+                         lepe.taps<C>(), log_sum_of<C>(log_sum, a), dout.data<T>() + first, out ? out.data<T>() + first : nullptr,
                          gradient(0), gradient(1), gradient(2),
-                         wants_table ? dbias.data<C>() : nullptr, chunks}, dout.device());
+                         wants_table ? dbias.data<C>() : nullptr, wants_lepe ? dlepe.data<C>() : nullptr, chunks}, dout.device());
+  if (wants_lepe) add_lepe_gradients<C>(dlepe, *lepe_parameters);
   if (wants_table) add_table_gradient<C>(a, temperature, dbias, bias_table);
 }
 
-Attended attend(const Projections& x, const Tensor& bias_table, const WindowAttention& config) {
+Attended attend(const Projections& x, const Tensor& bias_table, const WindowAttention& config, const std::vector<Lepe>& lepe) {
   const OpRange range(x.op);
   check_input(x, bias_table, config);
-  const std::vector<AttentionShape> passes = passes_of(x, config);
+  check_lepe(x.op, lepe, config, x.first(), x.channels());
+  const std::vector<AttentionShape> passes = passes_of(x, config, !lepe.empty());
   const Shape& s = x.first().shape();
   const DType dtype = x.first().dtype(), compute = dtype == DType::f64 ? DType::f64 : DType::f32;
   const Device device = x.first().device();
@@ -289,27 +307,32 @@ Attended attend(const Projections& x, const Tensor& bias_table, const WindowAtte
   const auto bias = [=] { return table_by_head(bias_table, passes[0], config.temperature, compute); };
   {
     const Tensor by_head = bias();
-    for (const AttentionShape& a : passes)
-      dispatch(dtype, [&]<class T>() { forward_pass<T>(x, a, by_head, out, log_sum, entropy); });
+    for (size_t p = 0; p < passes.size(); p++)
+      dispatch(dtype, [&]<class T>() { forward_pass<T>(x, passes[p], by_head, {lepe, p, dtype}, out, log_sum, entropy); });
   }
   bool needs_out = false;
-  for (const AttentionShape& a : passes) needs_out |= on_tensor_cores(dtype, a, bool(bias_table), device);
+  for (const AttentionShape& a : passes) needs_out |= !a.lepe && on_tensor_cores(dtype, a, bool(bias_table), device);
   const Tensor saved = needs_out ? out.detached() : Tensor();
-  record(x.op, out, {x.parts[0], x.parts[1], x.parts[2], bias_table}, [=](const Tensor& dout) {
+  const auto of = [&](size_t p) { return p < lepe.size() ? lepe[p] : Lepe(); };
+  record(x.op, out, {x.parts[0], x.parts[1], x.parts[2], bias_table, of(0).weight, of(0).bias, of(1).weight, of(1).bias}, [=](const Tensor& dout) {
     const Tensor by_head = bias();
     const Gradients gradients = gradients_of(x);
-    for (const AttentionShape& a : passes)
-      dispatch(dtype, [&]<class T>() { backward_pass<T>(x, a, by_head, log_sum, dout, saved, gradients, bias_table, config.temperature); });
+    for (size_t p = 0; p < passes.size(); p++)
+      dispatch(dtype, [&]<class T>() {
+        backward_pass<T>(x, passes[p], by_head, {lepe, p, dtype}, log_sum, dout, saved, gradients, bias_table, config.temperature,
+                         lepe.empty() ? nullptr : &lepe[p]);
+      });
   });
   return {out, entropy};
 }
 
 }  // namespace
 
-Attended window_attention(const Tensor& qkv, const Tensor& bias_table, const WindowAttention& config) {
-  return attend({"window_attention", {qkv, qkv, qkv}, true}, bias_table, config);
+Attended window_attention(const Tensor& qkv, const Tensor& bias_table, const WindowAttention& config, const std::vector<Lepe>& lepe) {
+  return attend({"window_attention", {qkv, qkv, qkv}, true}, bias_table, config, lepe);
 }
 
-Attended attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& bias_table, const WindowAttention& config) {
-  return attend({"attention", {q, k, v}, false}, bias_table, config);
+Attended attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& bias_table, const WindowAttention& config,
+                   const std::vector<Lepe>& lepe) {
+  return attend({"attention", {q, k, v}, false}, bias_table, config, lepe);
 }

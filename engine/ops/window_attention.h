@@ -6,7 +6,10 @@
 #include <cstdint>
 
 #include "engine/dtype.h"
+#include "engine/kernel.h"
 #include "engine/ops.h"
+
+constexpr int lepe_taps = 9, lepe_sums = lepe_taps + 1;   // a channel: of its 3 x 3 kernel; with its bias
 
 // A map of height x width tokens, rolled by -shift and cut into windows, for some of the heads: all of them, or one half where each half
 // has windows of its own. Windows are counted over the batch in raster order.
@@ -18,6 +21,7 @@ struct AttentionShape {
   Similarity similarity;
   bool causal;
   double logit_scale, value_scale, eps;  // l2 is written logit_scale (q k - |k|^2 / 2)
+  bool lepe;                             // a convolution of the values, as they are before they are normalised, is added
 
   HD int tokens() const { return window_height * window_width; }
   HD int columns() const { return width / window_width; }
@@ -27,6 +31,7 @@ struct AttentionShape {
   int64_t rows() const { return windows() * heads * tokens(); }   // queries
   int64_t part_size() const { return rows() * dim; }              // of q, k, v and out each
   int64_t product_macs() const { return windows() * heads * dim * visible_pairs(); }   // of each of the products of two of them
+  int64_t lepe_macs() const { return lepe ? part_size() * lepe_taps : 0; }
   int64_t visible_pairs() const { return causal ? int64_t(tokens()) * (tokens() + 1) / 2 : int64_t(tokens()) * tokens(); }
 
   // The window's first row and column in the rolled map.
@@ -43,6 +48,13 @@ struct AttentionShape {
   HD bool masked(int64_t w) const { return shift > 0 && (top(w) + window_height == height || left(w) + window_width == width); }
   HD int region(int64_t w, int i) const {
     return 3 * band(top(w) + i / window_width, height, window_height) + band(left(w) + i % window_width, width, window_width);
+  }
+  // f(t, to) for each tap t of LePE that sees a token of the window from the one at (y, x): `to` tokens behind it.
+  template <class F> DEVICE void each_tap(int y, int x, F&& f) const {
+    UNROLL for (int t = 0; t < lepe_taps; t++) {
+      const int down = t / 3 - 1, right = t % 3 - 1;
+      if (unsigned(y + down) < unsigned(window_height) && unsigned(x + right) < unsigned(window_width)) f(t, down * window_width + right);
+    }
   }
   HD int band(int y, int size, int window) const { return y < size - window ? 0 : (y < size - shift ? 1 : 2); }
   // Row of the bias table for query i and key j of a window.
@@ -74,10 +86,16 @@ inline int64_t attention_chunks(const AttentionShape& a, int64_t most) {
   return std::clamp<int64_t>(a.windows() * std::max(a.tokens(), 49) / (16 * 49), 1, std::min(most, a.windows()));
 }
 
+// LePE's kernel and bias; null without it.
+template <class C> struct LepeTaps {
+  const C *weight, *bias;   // [channels of the heads, 9], [channels of the heads]
+};
+
 template <class T> struct AttentionForward {
   AttentionShape shape;
   const T *q, *k, *v;          // of the first of the heads
   const Compute<T>* bias;      // [heads, relative positions], or null
+  LepeTaps<Compute<T>> lepe;
   T* out;                      // of the first of the heads
   Compute<T>* log_sum;         // [windows, heads, tokens]: log of the sum of exp over a row of logits
   Compute<T>* entropy;         // [windows, heads]: summed over the rows; on tensor cores [chunks, heads], over the windows of a chunk too
@@ -93,12 +111,18 @@ template <class T> struct AttentionBackward {
   AttentionShape shape;
   const T *q, *k, *v;
   const Compute<T>* bias;
+  LepeTaps<Compute<T>> lepe;
   const Compute<T>* log_sum;
   const T* dout;
-  const T* out;                // forward's, for the tensor cores; null without them
+  const T* out;                // forward's, for the tensor cores; null without them and with LePE
   GradientTo<T> dq, dk, dv;    // may be one tensor: a token's are written in this order
   Compute<T>* dbias;           // [chunks, heads, relative positions], or null
-  int64_t chunks;              // of consecutive windows; each sums its own dbias
+  Compute<T>* dlepe;           // [chunks, 10, heads, dim]: of the taps and of the bias, or null
+  int64_t chunks;              // of consecutive windows; each sums its own dbias and dlepe
+
+  HD Compute<T>& lepe_sum(int64_t chunk, int which, int head, int c) const {
+    return dlepe[((chunk * lepe_sums + which) * shape.heads + head) * shape.dim + c];
+  }
 };
 
 template <class T> void window_attention_cpu(const AttentionForward<T>& call);

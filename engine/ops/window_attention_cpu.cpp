@@ -6,8 +6,7 @@
 #include <utility>
 
 #include "engine/math.h"
-#include "engine/ops/window_attention.h"
-#include "engine/small_gemm.h"
+#include "engine/ops/window_attention_lepe_cpu.h"
 
 namespace {
 
@@ -28,12 +27,13 @@ template <class C> struct Scratch {
   C *logits, *dlogits;     // [tokens, padded tokens]
   C *bias = nullptr, *dbias = nullptr;   // the same, if there is a table
   C *key_term, *key_sum;   // [padded tokens], l2 only: a key's share of its logits; the sum of their gradients
+  HeadLepe<C> lepe;
   int64_t* place;          // [padded tokens]: which token of the map each one is
   int32_t* region;         // [padded tokens]
 
   static int64_t size(const AttentionShape& a, bool biased) {
     const int64_t n = padded<C>(a.tokens()), d = padded<C>(a.dim);
-    return 7 * n * d + (biased ? 4 : 2) * n * n + 11 * n;
+    return 7 * n * d + (biased ? 4 : 2) * n * n + 11 * n + (a.lepe ? 2 * lepe_sums * d : 0);
   }
   Scratch(const AttentionShape& a, bool biased, C* memory) : tokens(padded<C>(a.tokens())), dim(padded<C>(a.dim)) {
     const auto take = [&](int64_t count) { return std::exchange(memory, memory + count); };
@@ -43,6 +43,7 @@ template <class C> struct Scratch {
     for (C** x : {&logits, &dlogits}) *x = take(square);
     if (biased) for (C** x : {&bias, &dbias}) *x = take(square);
     for (C** x : {&key_term, &key_sum}) *x = take(tokens);
+    if (a.lepe) lepe = {take(lepe_sums * dim), take(lepe_sums * dim)};
     place = reinterpret_cast<int64_t*>(take(2 * tokens));
     region = reinterpret_cast<int32_t*>(take(tokens));
     for (C* x : {q.rows, k.rows, v.rows, dout}) std::fill_n(x, rows, C(0));
@@ -107,10 +108,10 @@ void load(const AttentionShape& a, const int64_t* place, const T* from, int64_t 
 }
 
 // Takes factor times (the gradient, less pull times the token) of the normalised tokens back to the tokens and writes it where they came
-// from. Only keys of l2 have pulls.
+// from, with the further gradients of the tokens, if there are any. Only keys of l2 have pulls.
 template <class T, class C>
 void store_gradient(const AttentionShape& a, const int64_t* place, const Tokens<C>& x, const C* gradient, const C* pulls, C factor,
-                    Similarity similarity, int row, T* to, bool add) {
+                    Similarity similarity, int row, const C* further, T* to, bool add) {
   const int dim = a.dim, whole = dim / lanes<C> * lanes<C>, stride = a.stride;
   for (int i = 0; i < a.tokens(); i++) {
     const C *unit = x.rows + i * row, *g = gradient + i * row;
@@ -119,11 +120,12 @@ void store_gradient(const AttentionShape& a, const int64_t* place, const Tokens<
     const C inverse = normalised ? factor * x.inverse[i] : factor;
     const C pull = normalised ? x.along[i] * dot(unit, g, row) : pulls ? pulls[i] : C(0);
     for (int c = 0; c < whole; c += lanes<C>) {
-      const auto value = inverse * (Vector<C>::load(g + c) - pull * Vector<C>::load(unit + c));
+      auto value = inverse * (Vector<C>::load(g + c) - pull * Vector<C>::load(unit + c));
+      if (further) value += Vector<C>::load(further + i * row + c);
       narrow<C>(add ? value + widen<C>(out + c) : value, out + c);
     }
     for (int c = whole; c < dim; c++) {
-      const C value = inverse * (g[c] - pull * unit[c]);
+      const C value = inverse * (g[c] - pull * unit[c]) + (further ? further[i * row + c] : C(0));
       out[c] = T(add ? value + C(out[c]) : value);
     }
   }
@@ -210,6 +212,10 @@ template <class C> RowSums<C> exponentiate(C* row, int n) {
   return {top, sum, weighted};
 }
 
+template <class C> PlainRows<C> plain_values(const AttentionShape& a, const Scratch<C>& s) {
+  return {s.v.rows, normalises(value_similarity(a.similarity)) ? s.v.inverse : nullptr, s.dim};
+}
+
 template <class T> void forward(const AttentionForward<T>& call, int64_t window, int head, const Scratch<Compute<T>>& s) {
   using C = Compute<T>;
   const AttentionShape& a = call.shape;
@@ -229,7 +235,8 @@ template <class T> void forward(const AttentionForward<T>& call, int64_t window,
     }
     small_gemm<false, C>({end - begin, s.dim, a.causal ? end : n, s.logits, s.tokens, s.v.rows, s.dim, nullptr, s.product, s.dim});
     for (int i = begin; i < end; i++) {
-      const C factor = s.q.inverse[i], *row = s.product + (i - begin) * s.dim;
+      C factor = s.q.inverse[i], *row = s.product + (i - begin) * s.dim;
+      if (a.lepe) s.lepe.forward(a, plain_values(a, s), i, std::exchange(factor, C(1)), row);
       T* to = call.out + first + s.place[i] * a.channels;
       for (int c = 0; c < whole; c += lanes<C>) narrow<C>(factor * Vector<C>::load(row + c), to + c);
       for (int c = whole; c < a.dim; c++) to[c] = T(factor * row[c]);
@@ -296,8 +303,9 @@ template <class T> void backward(const AttentionBackward<T>& call, int64_t windo
   small_transpose(s.tokens, s.dim, s.v.rows, C(a.value_scale), s.v_columns);
   load(a, s.place, call.dout + first, a.channels, Similarity::dot, s.dim, Tokens<C>{s.dout, nullptr, nullptr});
   backward_pairs(call, window, head, s);
-  const auto store = [&](const GradientTo<T>& gradient, const Tokens<C>& x, const C* pulls, double factor, Similarity similarity) {
-    store_gradient(a, s.place, x, s.product, pulls, C(factor), similarity, s.dim, gradient.to + first, gradient.add);
+  const auto store = [&](const GradientTo<T>& gradient, const Tokens<C>& x, const C* pulls, double factor, Similarity similarity,
+                         const C* further = nullptr) {
+    store_gradient(a, s.place, x, s.product, pulls, C(factor), similarity, s.dim, further, gradient.to + first, gradient.add);
   };
   if (call.dq.to) {
     multiply_pairs<false>(a, s.dlogits, s.k.rows, s);
@@ -307,14 +315,16 @@ template <class T> void backward(const AttentionBackward<T>& call, int64_t windo
     multiply_pairs<true>(a, s.dlogits, s.q.rows, s);
     store(call.dk, s.k, a.similarity == Similarity::l2 ? s.key_sum : nullptr, a.logit_scale, a.similarity);
   }
+  C* of_lepe = a.lepe ? s.q.rows : nullptr;   // the queries have been used
+  if (a.lepe) s.lepe.backward(a, plain_values(a, s), s.dout, of_lepe);
   if (call.dv.to) {
     multiply_pairs<true>(a, s.logits, s.dout, s);
-    store(call.dv, s.v, nullptr, a.value_scale, values);
+    store(call.dv, s.v, nullptr, a.value_scale, values, of_lepe);
   }
 }
 
 // Runs f(chunk, head, scratch) for all of them. Which thread does it changes nothing: a chunk's sums are its own.
-template <class C, class F> void each_chunk(const AttentionShape& a, const C* bias, int64_t chunks, F&& f) {
+template <class C, class F> void each_chunk(const AttentionShape& a, const C* bias, const LepeTaps<C>& lepe, int64_t chunks, F&& f) {
   const int64_t size = (Scratch<C>::size(a, bias) + 15) / 16 * 16, tasks = chunks * a.heads;
   const Tensor memory = Tensor::empty({omp_get_max_threads(), size}, dtype_of<C>);
 #pragma omp parallel for schedule(static) if (tasks > 1)
@@ -322,6 +332,7 @@ template <class C, class F> void each_chunk(const AttentionShape& a, const C* bi
     const Scratch<C> scratch(a, bias, memory.data<C>() + omp_get_thread_num() * size);
     const int head = int(task % a.heads);
     if (bias) spread_bias(a, bias + head * a.relative_positions(), scratch.tokens, scratch.bias);
+    if (a.lepe) scratch.lepe.fill(a, lepe, head, scratch.dim);
     f(task / a.heads, head, scratch);
   }
 }
@@ -332,7 +343,7 @@ template <class T> void window_attention_cpu(const AttentionForward<T>& call) {
   using C = Compute<T>;
   const AttentionShape& a = call.shape;
   const int64_t windows = a.windows(), chunks = attention_chunks(a, most_chunks_cpu);
-  each_chunk<C>(a, call.bias, chunks, [&](int64_t chunk, int head, const Scratch<C>& s) {
+  each_chunk<C>(a, call.bias, call.lepe, chunks, [&](int64_t chunk, int head, const Scratch<C>& s) {
     for (int64_t w = windows * chunk / chunks; w < windows * (chunk + 1) / chunks; w++) forward(call, w, head, s);
   });
 }
@@ -341,10 +352,11 @@ template <class T> void window_attention_cpu(const AttentionBackward<T>& call) {
   using C = Compute<T>;
   const AttentionShape& a = call.shape;
   const int64_t windows = a.windows(), chunks = call.chunks;
-  each_chunk<C>(a, call.bias, chunks, [&](int64_t chunk, int head, const Scratch<C>& s) {
+  each_chunk<C>(a, call.bias, call.lepe, chunks, [&](int64_t chunk, int head, const Scratch<C>& s) {
     if (call.dbias) std::fill_n(s.dbias, int64_t(s.tokens) * s.tokens, C(0));
     for (int64_t w = windows * chunk / chunks; w < windows * (chunk + 1) / chunks; w++) backward(call, w, head, s);
     if (call.dbias) gather_bias_gradient(a, s.dbias, s.tokens, call.dbias + (chunk * a.heads + head) * a.relative_positions());
+    for (int which = 0; call.dlepe && which < lepe_sums; which++) std::copy_n(s.lepe.sums + which * s.dim, a.dim, &call.lepe_sum(chunk, which, head, 0));
   });
 }
 

@@ -66,6 +66,18 @@ DEVICE void load_tile(const AttentionShape& a, int64_t window, const T* from, in
   }
 }
 
+// A number of a value as it was before the value was normalised.
+template <class C> DEVICE C plain_value(const AttentionShape& a, const Tile<C>& v, int i, int c) {
+  return v.rows[i * v.stride + c] / row_scale(value_similarity(a.similarity), v.squares[i], a.eps).inverse;
+}
+
+// Sum over the taps of weight_t x(j), of the tokens j in the window that they see from token i; `back`: of the tokens whose taps see token i.
+template <class C, class X> DEVICE C convolve(const AttentionShape& a, int i, const C* weight, bool back, X&& x) {
+  C sum = 0;
+  a.each_tap(i / a.window_width, i % a.window_width, [&](int t, int to) { sum += weight[back ? lepe_taps - 1 - t : t] * x(i + to); });
+  return sum;
+}
+
 template <class C> DEVICE C dot(const Token<C>& x, const Token<C>& y, int dim) {
   C sum = 0;
   for (int c = 0; c < dim; c++) sum += x.row[c] * y.row[c];
@@ -125,7 +137,10 @@ template <class T> KERNEL window_attention_forward_kernel(AttentionForward<T> ca
     for (int c = lane_id(); c < a.dim; c += 32) {
       C o = 0;
       for (int j = 0; j < seen; j++) o += row[j] * v.rows[j * v.stride + c];
-      call.out[token * a.channels + first + c] = T(o * (C(a.value_scale) / sum));
+      o *= C(a.value_scale) / sum;
+      const LepeTaps<C>& lepe = call.lepe;
+      if (a.lepe) o += lepe.bias[first + c] + convolve(a, i, lepe.weight + (first + c) * lepe_taps, false, [&](int j) { return plain_value(a, v, j, c); });
+      call.out[token * a.channels + first + c] = T(o);
     }
     __syncwarp();
   }
@@ -137,17 +152,18 @@ template <class T> KERNEL window_attention_forward_kernel(AttentionForward<T> ca
   call.entropy[unit] = entropy;
 }
 
-// What a warp works in: two tokens and a gradient, and a number or two for each token of the window.
+// What a warp works in: two tokens and a gradient, a number or two for each token of the window, and its sums of LePE's gradients.
 template <class C> struct WarpMemory {
   C *one, *other, *gradient;   // [dim]
   C *p, *ds;                   // [tokens]: probabilities, gradients of logits, of a row or a column of pairs
+  C* dlepe;                    // [10, dim], or null
 };
 
 // factor * (sum over s in begin .. end-1 of weight[s] y[s] - pull x): the gradient of one normalised token x; goes back through the
-// normalisation and out.
-template <class T, class C>
+// normalisation and, with further(c) on top of number c, out.
+template <class T, class C, class F>
 DEVICE void store_gradient(const AttentionShape& a, const Token<C>& x, const C* weight, int begin, int end, const Tile<C>& y, C pull,
-                           C factor, C* gradient, T* to, bool add) {
+                           C factor, C* gradient, T* to, bool add, F&& further) {
   C along = 0;
   for (int c = lane_id(); c < a.dim; c += 32) {
     C g = 0;
@@ -157,16 +173,29 @@ DEVICE void store_gradient(const AttentionShape& a, const Token<C>& x, const C* 
   }
   along = warp_sum(along) * x.scale.along;
   for (int c = lane_id(); c < a.dim; c += 32) {
-    const C g = x.scale.inverse * (gradient[c] - along * x.row[c]);
+    const C g = x.scale.inverse * (gradient[c] - along * x.row[c]) + further(c);
     to[c] = T(add ? C(to[c]) + g : g);
   }
 }
 
+struct Nothing {
+  DEVICE int operator()(int) const { return 0; }
+};
+
 template <class C> size_t backward_shared(const AttentionShape& a, bool biased) {
-  return sizeof(C) * (2 * tile_numbers(a) + a.tokens() + warps * (3 * a.dim + 2 * a.tokens() + (biased ? a.relative_positions() : 0)));
+  const int of_warp = (3 + (a.lepe ? lepe_sums : 0)) * a.dim + 2 * a.tokens() + (biased ? a.relative_positions() : 0);
+  return sizeof(C) * (2 * tile_numbers(a) + a.tokens() + warps * of_warp);
 }
 
-// Row i of the logits' gradient, k and v whole: gives dq_i and the bias its part. Returns the sum of p dp, which the columns need.
+// What token i adds to the gradients of LePE's taps and bias; a lane has channels of its own.
+template <class C> DEVICE void add_lepe_sums(const AttentionShape& a, int i, const Token<C>& dout, const Tile<C>& v, C* sums) {
+  for (int c = lane_id(); c < a.dim; c += 32) {
+    a.each_tap(i / a.window_width, i % a.window_width, [&](int t, int to) { sums[t * a.dim + c] += dout.row[c] * plain_value(a, v, i + to, c); });
+    sums[lepe_taps * a.dim + c] += dout.row[c];
+  }
+}
+
+// Row i of the logits' gradient, k and v whole: gives dq_i and the bias and LePE their parts. Returns the sum of p dp, which the columns need.
 template <class T, class C>
 DEVICE C backward_row(const AttentionBackward<T>& call, int64_t window, int i, const C* bias, C log_sum, const Tile<C>& k,
                       const Tile<C>& v, const WarpMemory<C>& m, C* dbias) {
@@ -175,6 +204,7 @@ DEVICE C backward_row(const AttentionBackward<T>& call, int64_t window, int i, c
   const int64_t token = a.token(window, i);
   const Token<C> q = load_token(a, call.q + first + token * a.stride, a.similarity, m.one);
   const Token<C> dout = load_token(a, call.dout + first + token * a.channels, Similarity::dot, m.other);
+  if (m.dlepe) add_lepe_sums(a, i, dout, v, m.dlepe);
   C mean = 0;
   for (int j = lane_id(); j < seen; j += 32) {
     m.p[j] = fast_exp(logit(a, window, bias, q, i, k[j], j) - log_sum);
@@ -188,7 +218,7 @@ DEVICE C backward_row(const AttentionBackward<T>& call, int64_t window, int i, c
   }
   __syncwarp();
   if (call.dq.to)
-    store_gradient(a, q, m.ds, 0, seen, k, C(0), C(a.logit_scale), m.gradient, call.dq.to + first + token * a.stride, call.dq.add);
+    store_gradient(a, q, m.ds, 0, seen, k, C(0), C(a.logit_scale), m.gradient, call.dq.to + first + token * a.stride, call.dq.add, Nothing{});
   __syncwarp();
   return mean;
 }
@@ -210,8 +240,12 @@ DEVICE void backward_column(const AttentionBackward<T>& call, int64_t window, in
   }
   const C pull = a.similarity == Similarity::l2 ? warp_sum(sum) : C(0);
   __syncwarp();
-  if (call.dk.to) store_gradient(a, k, m.ds, begin, n, q, pull, C(a.logit_scale), m.gradient, call.dk.to + place, call.dk.add);
-  if (call.dv.to) store_gradient(a, v, m.p, begin, n, dout, C(0), C(a.value_scale), m.gradient, call.dv.to + place, call.dv.add);
+  if (call.dk.to) store_gradient(a, k, m.ds, begin, n, q, pull, C(a.logit_scale), m.gradient, call.dk.to + place, call.dk.add, Nothing{});
+  if (call.dv.to)
+    store_gradient(a, v, m.p, begin, n, dout, C(0), C(a.value_scale), m.gradient, call.dv.to + place, call.dv.add, [&](int c) {
+      if (!a.lepe) return C(0);
+      return convolve(a, j, call.lepe.weight + (first + c) * lepe_taps, true, [&](int i) { return dout.rows[i * dout.stride + c]; });
+    });
   __syncwarp();
 }
 
@@ -224,7 +258,9 @@ template <class T> KERNEL window_attention_backward_kernel(AttentionBackward<T> 
   const Tile<C> one = shared.tile(a), other = shared.tile(a);
   C* means = shared.take(n);
   const WarpMemory<C> m{shared.take_for_warp(a.dim), shared.take_for_warp(a.dim), shared.take_for_warp(a.dim), shared.take_for_warp(n),
-                        shared.take_for_warp(n)};
+                        shared.take_for_warp(n), a.lepe ? shared.take_for_warp(lepe_sums * a.dim) : nullptr};
+  for (int e = lane_id(); m.dlepe && e < lepe_sums * a.dim; e += 32) m.dlepe[e] = 0;
+  __syncwarp();
   C* all_dbias = shared.next;   // [warps, positions]
   C* dbias = call.dbias ? shared.take_for_warp(positions) : nullptr;
   for (int e = threadIdx.x; dbias && e < warps * positions; e += threads) all_dbias[e] = 0;
@@ -247,12 +283,16 @@ template <class T> KERNEL window_attention_backward_kernel(AttentionBackward<T> 
     for (int j = warp; j < n; j += warps) backward_column(call, window, j, bias, log_sum, means, one, other, m);
     __syncthreads();
   }
-  if (!dbias) return;
-  for (int e = threadIdx.x; e < positions; e += threads) {
+  const auto over_warps = [&](const C* sums, int count, int e) {
     C sum = 0;
-    for (int w = 0; w < warps; w++) sum += all_dbias[w * positions + e];
-    call.dbias[(chunk * a.heads + head) * positions + e] = sum;
-  }
+    for (int w = 0; w < warps; w++) sum += sums[w * count + e];
+    return sum;
+  };
+  for (int e = threadIdx.x; dbias && e < positions; e += threads)
+    call.dbias[(chunk * a.heads + head) * positions + e] = over_warps(all_dbias, positions, e);
+  const int count = lepe_sums * a.dim;
+  for (int e = threadIdx.x; call.dlepe && e < count; e += threads)
+    call.lepe_sum(chunk, e / a.dim, head, e % a.dim) = over_warps(m.dlepe - warp * count, count, e);
 }
 
 }  // namespace window_attention_kernels

@@ -123,6 +123,23 @@ DEVICE void store_row(const ProductFragment (&x)[dim / 8], int h, float factor, 
   }
 }
 
+// Adds factor times LePE's taps over the rows of x to line h of the fragments of `row`: of the tokens that they see, or, on the way `back`, of
+// those whose taps see the row.
+template <int dim, bool backward>
+DEVICE void add_taps(const AttentionShape& a, const WindowMemory<dim, backward>& m, const Tile<dim>& x, int row, int h, bool back, float factor,
+                     ProductFragment (&sum)[dim / 8]) {
+  const int yx = m.yx[row];
+  a.each_tap(yx >> 16, yx & 0xffff, [&](int t, int to) {
+    const float* taps = m.lepe + (back ? lepe_taps - 1 - t : t) * dim;
+    UNROLL for (int f = 0; f < dim / 8; f++) {
+      const int c = column_of(f, 0);
+      const uint32_t word = x.pair(row + to, c);
+      sum[f].value[2 * h] += factor * taps[c] * low_half(word);
+      sum[f].value[2 * h + 1] += factor * taps[c + 1] * high_half(word);
+    }
+  });
+}
+
 // The block's share of the windows: begin .. end - 1.
 struct Chunk {
   int64_t begin, end;
@@ -156,6 +173,11 @@ DEVICE float forward_queries(const AttentionShape& a, const LogitTerms<false>& t
       entropy += ln_2 * (log - weighted / total);
       log_sum[i] = ln_2 * (softmax.top[h] + log);
     }
+    if (m.lepe) {
+      UNROLL for (int f = 0; f < dim / 8; f++)
+        UNROLL for (int e = 0; e < 2; e++) sum[f].value[2 * h + e] += total * m.lepe[lepe_taps * dim + column_of(f, e)];
+      add_taps(a, m, m.v, i, h, false, total, sum);
+    }
     store_row<dim>(sum, h, 1 / total, there, out + int64_t(m.where[i]) * a.channels, false);
   }
   return entropy;
@@ -166,8 +188,8 @@ template <int dim> KERNEL __launch_bounds__(256, 2) window_attention_mma_forward
   __shared__ float entropies[8];
   const AttentionShape& a = call.shape;
   const int n = a.tokens(), head = blockIdx.x, channel = head * dim, warp = threadIdx.x / 32, warps = blockDim.x / 32;
-  const WindowMemory<dim, false> m(n, dynamic_shared<unsigned char>());
-  prepare_block(a, call.bias ? call.bias + head * a.relative_positions() : nullptr, m);
+  const WindowMemory<dim, false> m(n, a.lepe, dynamic_shared<unsigned char>());
+  prepare_block(a, call.bias ? call.bias + head * a.relative_positions() : nullptr, call.lepe, channel, m);
   LogitTerms<false> terms{m.query, m.key, call.bias ? m.bias : nullptr, a.relative_positions() / 2, false, a.causal};
   const Chunk chunk(a.windows());
   float entropy = 0;

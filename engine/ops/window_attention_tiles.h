@@ -22,7 +22,7 @@ struct Place { short offset, region; };
 // log of the row's sum. One load gives it all.
 struct alignas(16) Token {
   float factor, term;
-  float other;   // of a query, in backward: the sum over the keys of p dp; of a key: the factor of its value
+  float other;   // of a query, in backward: the sum over the keys of p dp, which is dout out; of a key: the factor of its value
   Place place;
 };
 
@@ -34,13 +34,14 @@ template <int dim, bool backward> struct WindowMemory {
   Token *query, *key;   // [tokens]
   int* where;           // row of the token in the map
   int* yx;              // its place in the window: 65536 y + x
+  float* lepe;          // [10, dim]: a row each tap, then the bias; null without LePE
   float* bias;          // [positions], in bits
 
-  HD static size_t bytes(int tokens, int positions) {
+  HD static size_t bytes(int tokens, int positions, bool with_lepe) {
     return size_t(padded_tokens(tokens, 16)) * dim * sizeof(bf16) * (backward ? 4 : 3) +
-           size_t(padded_tokens(tokens, 32)) * 2 * (sizeof(Token) + sizeof(int)) + sizeof(float) * positions;
+           size_t(padded_tokens(tokens, 32)) * 2 * (sizeof(Token) + sizeof(int)) + sizeof(float) * (positions + (with_lepe ? lepe_sums * dim : 0));
   }
-  DEVICE WindowMemory(int tokens, unsigned char* memory) {
+  DEVICE WindowMemory(int tokens, bool with_lepe, unsigned char* memory) {
     const int tile = padded_tokens(tokens, 16) * dim, n = padded_tokens(tokens, 32);
     bf16* rows = reinterpret_cast<bf16*>(memory);
     q.data = rows;
@@ -52,6 +53,8 @@ template <int dim, bool backward> struct WindowMemory {
     where = reinterpret_cast<int*>(key + n);
     yx = where + n;
     bias = reinterpret_cast<float*>(yx + n);
+    lepe = with_lepe ? bias : nullptr;
+    if (with_lepe) bias += lepe_sums * dim;
   }
 };
 
@@ -75,9 +78,9 @@ struct WindowPlace {
   }
 };
 
-// What does not change from window to window: the bias, where tokens stand, and what fills up.
+// What does not change from window to window: the bias, LePE of the block's channels, where tokens stand, and what fills up.
 template <int dim, bool backward>
-DEVICE void prepare_block(const AttentionShape& a, const float* bias, const WindowMemory<dim, backward>& m) {
+DEVICE void prepare_block(const AttentionShape& a, const float* bias, const LepeTaps<float>& lepe, int channel, const WindowMemory<dim, backward>& m) {
   constexpr int pieces = dim / 8;
   const int n = a.tokens();
   const uint32_t zeros[4] = {};
@@ -91,6 +94,10 @@ DEVICE void prepare_block(const AttentionShape& a, const float* bias, const Wind
     m.where[i] = 0;
   }
   for (int e = threadIdx.x; bias && e < a.relative_positions(); e += blockDim.x) m.bias[e] = log2_e * bias[e];
+  for (int e = threadIdx.x; m.lepe && e < lepe_sums * dim; e += blockDim.x) {
+    const int which = e / dim, c = channel + e % dim;
+    m.lepe[e] = which < lepe_taps ? lepe.weight[c * lepe_taps + which] : lepe.bias[c];
+  }
   __syncthreads();
 }
 
@@ -109,7 +116,7 @@ DEVICE void prefetch(const bf16* at) {
 
 // What backward loads besides q, k and v.
 struct Upstream {
-  const bf16 *dout, *out;   // of the block's head
+  const bf16 *dout, *out;   // of the block's head; out is null with LePE
   const float* log_sum;     // of the block's window and head
 };
 
@@ -127,7 +134,7 @@ DEVICE void load_window(const AttentionShape& a, const WindowPlace& window, cons
     copy_async(m.v.piece(row, p), v + from);
     if (backward) {
       copy_async(m.dout.piece(row, p), upstream.dout + int64_t(token) * a.channels + 8 * p);
-      prefetch(upstream.out + int64_t(token) * a.channels + 8 * p);
+      if (upstream.out) prefetch(upstream.out + int64_t(token) * a.channels + 8 * p);
     }
     if (p == 0) {
       m.where[row] = token;
@@ -151,7 +158,7 @@ DEVICE void load_window(const AttentionShape& a, const WindowPlace& window, cons
       kk = sum_of_pieces<pieces>(kk);
       vv = sum_of_pieces<pieces>(vv);
     }
-    if (backward) {
+    if (backward && upstream.out) {
       const int yx = m.yx[there ? row : 0];
       const int64_t from = int64_t(window.token(a, yx >> 16, yx & 0xffff)) * a.channels + 8 * p;
       mean = sum_of_pieces<pieces>(there ? dot(load_piece(m.dout.piece(row, p)), load_piece(upstream.out + from)) : 0.0f);

@@ -32,6 +32,7 @@ TEST_CASE("augment: once its buffers have grown, a renderer allocates nothing fo
   AugmentConfig config;
   config.image_size = 48;
   config.color_jitter = 0.4;
+  config.hue = 0.1;
   config.auto_augment = parse_auto_augment("rand-m9-mstd0.5-inc1");
   for (const JpegSpec& kind : jpeg_kinds()) {
     if (kind.one_scan_each || kind.progressive) continue;

@@ -1,7 +1,9 @@
 // Archives as they are distributed: ImageNet's tars and CIFAR's binary files, read in place; and every way they can be wrong.
 #include "helpers.h"
 
+#include "data/meta_mat.h"
 #include "data/sources.h"
+#include "engine/random.h"
 
 namespace {
 
@@ -126,6 +128,92 @@ TEST_CASE("ilsvrc: the validation archive takes its labels from the devkit") {
   fs::remove(folder / synsets_file);
   CHECK(opening(folder.path.string(), "val").exit == Exit::no_input);
   CHECK(opening(folder.path.string(), "val").says(synsets_file));
+}
+
+TEST_CASE("ilsvrc: the devkit as it is distributed labels the validation archive, torchvision's way") {
+  TemporaryFolder folder;
+  write_tar(folder / val_tar, {{"ILSVRC2012_val_00000001.JPEG", small_jpeg(1)}, {"ILSVRC2012_val_00000002.JPEG", small_jpeg(2)},
+                               {"ILSVRC2012_val_00000003.JPEG", small_jpeg(3)}});
+  const std::string archive = folder / "ILSVRC2012_devkit_t12.tar.gz", inside = "ILSVRC2012_devkit_t12/data/";
+  const Bytes deflated = read_bytes(SOURCE_DIR "/tests/golden/meta.mat"), plain = read_bytes(SOURCE_DIR "/tests/golden/meta_plain.mat");
+  const auto devkit = [&](const std::vector<Member>& members) { return tar_bytes(folder.path / "scratch.tar", members); };
+  const Member truth{inside + truth_file, text("3\n1\r\n2\n")}, meta{inside + "meta.mat", deflated};
+  const auto check_labels = [&] {
+    const auto data = open_dataset(folder.path.string(), "val");
+    CHECK(data->classes() == std::vector<std::string>{"n01", "n05", "n09"});
+    REQUIRE(data->size() == 3);
+    CHECK(std::vector<int>{data->label(0), data->label(1), data->label(2)} == std::vector<int>{1, 2, 0});
+  };
+  const Bytes whole = devkit({{"ILSVRC2012_devkit_t12/readme.txt", text("passed over")}, meta, truth});
+  write_gzip(archive, whole);
+  check_labels();
+  write_gzip(archive, devkit({truth, {meta.name, plain}}));
+  check_labels();
+
+  const auto opened = [&](const Bytes& tar) {
+    write_gzip(archive, tar);
+    return opening(folder.path.string(), "val");
+  };
+  CHECK(opened(devkit({truth})).says("holds no " + meta.name));
+  CHECK(opened(devkit({meta})).says("holds no " + truth.name));
+  CHECK(opened(devkit({truth, meta, truth})).says("comes twice"));
+  CHECK(opened(devkit({{truth.name, text("3\n4\n2\n")}, meta})).says("line 2 must be an ID"));   // an inner node
+  CHECK(opened(devkit({{truth.name, text("3\n1\n")}, meta})).says("has no line"));
+  CHECK(opened(text("no tar")).says(archive + ": "));
+  CHECK(opened(Bytes(max_devkit_bytes + 1)).says("inflates to more than the limit of 67108864 bytes"));
+  write_gzip(archive, whole);
+  const Bytes good = read_bytes(archive);
+  for (size_t length = 0; length < good.size(); length += 1 + good.size() / 40) {
+    write_bytes(archive, std::span(good).first(length));
+    CHECK_MESSAGE(opening(folder.path.string(), "val").exit == Exit::bad_data, "cut to ", length);
+  }
+  fs::remove(archive);
+  CHECK(opening(folder.path.string(), "val").exit == Exit::no_input);
+  CHECK(opening(folder.path.string(), "val").says("ILSVRC2012_devkit_t12.tar.gz"));
+  write_bytes(folder.path / truth.name, truth.content);
+  write_bytes(folder.path / meta.name, plain);
+  check_labels();
+}
+
+TEST_CASE("ilsvrc: of meta.mat three fields are read, and the rest is refused") {
+  const Bytes plain = read_bytes(SOURCE_DIR "/tests/golden/meta_plain.mat"), deflated = read_bytes(SOURCE_DIR "/tests/golden/meta.mat");
+  const std::map<int, std::string> expected = {{1, "n09"}, {2, "n01"}, {3, "n05"}};
+  CHECK(read_meta_mat(plain, "m") == expected);
+  CHECK(read_meta_mat(deflated, "m") == expected);
+  const auto refusal = [](const Bytes& file) {
+    const Outcome o = outcome([&] { read_meta_mat(file, "m"); });
+    CHECK((o.exit == Exit::bad_data || o.exit == Exit::ok));
+    return o.what;
+  };
+  for (size_t length = 0; length < plain.size(); length++) CHECK_UNARY(!refusal({plain.begin(), plain.begin() + long(length)}).empty());
+  RandomSequence draw(RandomStream(1, "meta"), 0, 0);
+  for (size_t i = 0; i < plain.size(); i++) {
+    Bytes bad = plain;
+    bad[i] ^= uint8_t(1 << draw.below(8));
+    refusal(bad);   // under the sanitizers a test of memory
+  }
+  const auto replaced = [&](const std::string& from, const std::string& to) {
+    Bytes bad = plain;
+    const auto at = std::search(bad.begin(), bad.end(), from.begin(), from.end());
+    REQUIRE(at != bad.end());
+    std::copy(to.begin(), to.end(), at);
+    return refusal(bad);
+  };
+  CHECK(replaced("IM", "MI") == "m: is no little-endian MATLAB 5 file");
+  CHECK(replaced("WNID", "WNIE") == "m: its synsets have no field WNID");
+  CHECK(replaced("num_children", "num_childrem") == "m: its synsets have no field num_children");
+  CHECK(replaced("synsets", "sinsets") == "m: has no variable synsets");
+  CHECK(replaced("n09", "n 9") == "m: a WNID is no word");
+
+  // A variable that inflates to more than any devkit holds.
+  Bytes bomb(deflated.begin(), deflated.begin() + 128), packed(1 << 20);
+  const Bytes zeros(max_devkit_bytes + 1);
+  uLongf size = packed.size();
+  REQUIRE(compress2(packed.data(), &size, zeros.data(), zeros.size(), 1) == Z_OK);
+  for (const uint32_t number : {15u, uint32_t(size)})
+    for (const int shift : {0, 8, 16, 24}) bomb.push_back(uint8_t(number >> shift));
+  bomb.insert(bomb.end(), packed.begin(), packed.begin() + long(size));
+  CHECK(refusal(bomb) == "m: inflates to more than the limit of 67108864 bytes");
 }
 
 TEST_CASE("cifar: pixels, labels and names of both") {

@@ -120,7 +120,7 @@ TEST_CASE("erasing: share, area and shape of the boxes") {
   const int draws = 20000;
   for (int i = 0; i < draws; i++) {
     RandomSequence draw = sequence(i);
-    const EraseBox box = training_view(config, {300, 400}, draw).erase;
+    const EraseBox box = training_view(config, {300, 400}, draw).erase[0];
     if (box.height == 0) continue;
     erased++;
     area += double(box.height) * box.width / (224 * 224);
@@ -131,6 +131,46 @@ TEST_CASE("erasing: share, area and shape of the boxes") {
   }
   CHECK(std::abs(erased / double(draws) - 0.25) < 0.01);
   CHECK(std::abs(area / erased - (0.02 + 1.0 / 3) / 2) < 0.006);
+}
+
+TEST_CASE("erasing: from one to so many boxes, which share the area as timm's do") {
+  struct Expected {
+    int side, count;
+    double covered, deviation;
+  };
+  // timm's RandomErasing, of 12,000 erased images each: the share of the image that its boxes cover.
+  for (const Expected& e : {Expected{224, 1, 0.1756, 0.0895}, {224, 3, 0.1683, 0.0679}, {32, 8, 0.1645, 0.0497}}) {
+    AugmentConfig config;
+    config.image_size = e.side;
+    config.erasing = 0.6;
+    config.erasing_count = e.count;
+    std::vector<int> counts(9);
+    double covered = 0;
+    const int draws = 4000;
+    int erased = 0;
+    for (int i = 0; i < draws; i++) {
+      RandomSequence draw = sequence(i);
+      const EraseBoxes boxes = training_view(config, {300, 400}, draw).erase;
+      std::vector<char> under(size_t(e.side * e.side));
+      int count = 0;
+      for (const EraseBox& box : boxes) {
+        count += box.height > 0;
+        for (int y = box.top; y < box.top + box.height; y++) std::fill_n(&under[size_t(y * e.side + box.left)], box.width, 1);
+      }
+      for (const EraseBox& box : boxes) {   // its share of the area, sides rounded
+        const double area = double(box.height) * box.width, slack = 1.5 * (box.height + box.width);
+        if (box.height > 0) CHECK_UNARY(area < e.side * e.side / 3.0 / count + slack);
+        if (box.height > 0) CHECK_UNARY(area > e.side * e.side * 0.02 / count - slack);
+      }
+      counts[size_t(count)]++;
+      if (count == 0) continue;
+      erased++;
+      covered += double(std::count(under.begin(), under.end(), 1)) / double(under.size());
+    }
+    CHECK(std::abs(counts[0] / double(draws) - 0.4) < 5 * std::sqrt(0.24 / draws));
+    for (int n = 1; n <= 8; n++) CHECK(std::abs(counts[size_t(n)] - (n <= e.count ? 0.6 * draws / e.count : 0)) < 5 * std::sqrt(0.6 * draws / e.count));
+    CHECK(std::abs(covered / erased - e.covered) < 5 * e.deviation * std::sqrt(1.0 / erased + 1.0 / 12000));
+  }
 }
 
 TEST_CASE("mix: shares of mixup and cutmix, moments of lambda") {
@@ -185,6 +225,9 @@ TEST_CASE("augmentation: values without a meaning are refused") {
   CHECK(refused([](auto& c) { c.ratio_max = 0.1; }));
   CHECK(refused([](auto& c) { c.hflip = 1.5; }));
   CHECK(refused([](auto& c) { c.crop_pct = 0; }));
+  CHECK(refused([](auto& c) { c.erasing_count = 0; }));
+  CHECK(refused([](auto& c) { c.erasing_count = 9; }));
+  CHECK(refused([](auto& c) { c.hue = 0.6; }));
   CHECK(refused([](auto& c) { c.label_smoothing = 1; }));
   CHECK(refused([](auto& c) { c.mixup_alpha = -1; }));
   CHECK(refused([](auto& c) { c.std[1] = 0; }));

@@ -41,8 +41,70 @@ TEST_CASE("auto augment: each of timm's operations at each level equals timm's, 
     CHECK(fnv(image.pixels) == hash);
     names.insert(name);
   }
-  CHECK(cases == 736);
+  CHECK(cases == 768);
   CHECK(names.size() == levelled_ops().size());
+}
+
+TEST_CASE("auto augment: the searched policies are timm's, pair by pair, chances, levels and bytes") {
+  std::ifstream file(SOURCE_DIR "/tests/golden/augment_policies.txt");
+  std::string policy, names[2], hash;
+  double chances[2], levels[2];
+  ImageEditor edit;
+  int cases = 0;
+  for (size_t number; file >> policy >> number >> names[0] >> chances[0] >> levels[0] >> names[1] >> chances[1] >> levels[1] >> hash; cases++) {
+    INFO(policy, " ", number);
+    const AutoAugment searched = parse_auto_augment(policy);
+    REQUIRE(searched.pairs.size() == 25);
+    Image image = golden_picture("middle", 30, 40);
+    for (int i = 0; i < 2; i++) {
+      const AutoAugment::Step& step = searched.pairs[number][i];
+      CHECK(step.op->name == names[i]);
+      CHECK(step.probability == chances[i]);
+      CHECK(step.level == levels[i]);
+      edit({step.op->kind, step.op->amount(step.level, 1)}, {124, 116, 104}, image.pixels.data(), 30, 40);
+    }
+    CHECK(fnv(image.pixels) == hash);
+  }
+  CHECK(cases == 50);
+}
+
+TEST_CASE("auto augment: a searched policy draws its pairs evenly, its operations by their chances, its levels around their own") {
+  const AutoAugment fixed = parse_auto_augment("original"), spread = parse_auto_augment("original-mstd0.5");
+  CHECK(fixed.magnitude_std == 0);
+  CHECK(spread.magnitude_std == 0.5);
+  std::map<ImageOp::Kind, double> counts, expected;
+  for (const auto& pair : fixed.pairs)
+    for (const AutoAugment::Step& step : pair) expected[step.op->kind] += step.probability / 25;
+  const int draws = 30000;
+  int negative = 0, applied = 0, bicubic = 0;
+  double mean = 0, square = 0, between = 0;
+  std::vector<ImageOp> ops;
+  for (int i = 0; i < draws; i++) {
+    RandomSequence draw = sequence(i);
+    ops.clear();
+    draw_ops(fixed, std::nullopt, draw, ops);
+    for (const ImageOp& op : ops) {
+      counts[op.kind]++;
+      applied++;
+      bicubic += op.interpolation == Interpolation::bicubic;
+      if (op.kind == ImageOp::shear_x) CHECK_UNARY(std::abs(op.amount) == 0.15);   // level 5
+      if (op.kind == ImageOp::rotate) negative += op.amount < 0;
+    }
+    ops.clear();
+    draw_ops(spread, Interpolation::bilinear, draw, ops);
+    for (const ImageOp& op : ops) {
+      CHECK_UNARY(op.interpolation == Interpolation::bilinear);
+      if (op.kind != ImageOp::shear_x) continue;
+      const double level = std::abs(op.amount) / 0.3 * 10 - 5;
+      between++, mean += level, square += level * level;
+    }
+  }
+  CHECK(counts.size() == expected.size());
+  for (const auto& [kind, share] : expected) CHECK(std::abs(counts[kind] - share * draws) < 5 * std::sqrt(share * draws));
+  CHECK(std::abs(negative / counts[ImageOp::rotate] - 0.5) < 5 * 0.5 / std::sqrt(counts[ImageOp::rotate]));
+  CHECK(std::abs(bicubic / double(applied) - 0.5) < 5 * 0.5 / std::sqrt(applied));
+  CHECK(std::abs(mean / between) < 5 * 0.5 / std::sqrt(between));
+  CHECK(std::abs(std::sqrt(square / between) - 0.5) < 5 * 0.5 / std::sqrt(2 * between));
 }
 
 TEST_CASE("auto augment: policy strings are read as timm reads them") {
@@ -70,13 +132,15 @@ TEST_CASE("auto augment: policy strings are read as timm reads them") {
 
 TEST_CASE("auto augment: what is no policy is refused, the nearest name given") {
   CHECK(refusal("ran-m9").find("did you mean 'rand'?") != std::string::npos);
+  CHECK(refusal("v0r").find("did you mean 'v0'?") != std::string::npos);
+  CHECK(refusal("v0-inc1").find("only 'mstd' goes with a searched policy, not 'inc'") != std::string::npos);
   CHECK(refusal("rand-mst0.5").find("did you mean 'mstd'?") != std::string::npos);
   CHECK(refusal("rand-m9-tweight").find("did you mean 'tweights'?") != std::string::npos);
   CHECK(refusal("rand-m9-inc0").find("'inc' is inc1 or left out") != std::string::npos);
   CHECK(refusal("rand-mx").find("there is no 'mx'") != std::string::npos);
   CHECK(refusal("rand-m9x").find("'m' takes a number from 0 to 100, given '9x'") != std::string::npos);
   CHECK(refusal("rand-n1.5").find("'n' takes a whole number") != std::string::npos);
-  for (const char* wrong : {"", "rand-", "rand--m9", "rand-m", "rand-p2", "rand-m9-", "3a-m9", "rand-n0", "rand-n15-t3aw", "v0"}) refusal(wrong);
+  for (const char* wrong : {"", "rand-", "rand--m9", "rand-m", "rand-p2", "rand-m9-", "3a-m9", "rand-n0", "rand-n15-t3aw", "original-m9", "original-t3a", "v0-mstd", "v0-mstd101", "v0-n2"}) refusal(wrong);
 }
 
 TEST_CASE("auto augment: operations, shares and magnitudes have the published distribution") {
@@ -128,7 +192,7 @@ TEST_CASE("auto augment: weights without replacement, 3-Augment and the jitter")
     three[ops[0].kind]++;
     if (ops[0].kind == ImageOp::blur) CHECK_UNARY(ops[0].amount >= 0.1 && ops[0].amount < 2);
     ops.clear();
-    draw_color_jitter(0.3, draw, ops);
+    draw_color_jitter(0.3, 0, draw, ops);
     std::vector<int> order;
     for (const ImageOp& op : ops) {
       order.push_back(op.kind);
@@ -144,11 +208,42 @@ TEST_CASE("auto augment: weights without replacement, 3-Augment and the jitter")
   CHECK(orders.size() == 6);
 }
 
+TEST_CASE("auto augment: the hue is one of the jitter's four operations, in any of their 24 orders") {
+  std::map<std::vector<int>, int> orders;
+  std::vector<ImageOp> ops;
+  const int draws = 24000;
+  double turns = 0, least = 0, most = 0;
+  for (int i = 0; i < draws; i++) {
+    RandomSequence draw = sequence(i);
+    ops.clear();
+    draw_color_jitter(0.4, 0.1, draw, ops);
+    std::vector<int> order;
+    for (const ImageOp& op : ops) {
+      order.push_back(op.kind);
+      if (op.kind != ImageOp::hue) continue;
+      turns += op.amount / draws;
+      least = std::min(least, op.amount), most = std::max(most, op.amount);
+    }
+    orders[order]++;
+  }
+  CHECK(orders.size() == 24);
+  for (const auto& [order, count] : orders) CHECK(std::abs(count - draws / 24.0) < 5 * std::sqrt(draws / 24.0));
+  CHECK(std::abs(turns) < 5 * 0.2 / std::sqrt(12.0 * draws));
+  CHECK_UNARY(least >= -0.1 && least < -0.099 && most < 0.1 && most > 0.099);
+  ops.clear();
+  RandomSequence draw = sequence(0);
+  draw_color_jitter(0, 0.1, draw, ops);
+  CHECK(ops.size() == 1);
+  draw_color_jitter(0, 0, draw, ops);
+  CHECK(ops.size() == 1);
+}
+
 TEST_CASE("auto augment: an image is rendered, then operated on, a pure function of its draws") {
   AugmentConfig plain, config;
   plain.image_size = config.image_size = 32;
   config.auto_augment = parse_auto_augment("rand-m9-mstd0.5-inc1");
   config.color_jitter = 0.4;
+  config.hue = 0.2;
   Renderer first(plain), second(config), third(config);
   const Bytes bytes = golden_images()["rgb444.jpg"].bytes;
   ImageEditor edit;
@@ -164,7 +259,7 @@ TEST_CASE("auto augment: an image is rendered, then operated on, a pure function
     training_view(plain, {19, 23}, draw);
     std::vector<ImageOp> ops;
     draw_ops(config.auto_augment, Interpolation::bicubic, draw, ops);
-    draw_color_jitter(0.4, draw, ops);
+    draw_color_jitter(0.4, 0.2, draw, ops);
     for (const ImageOp& op : ops) edit(op, {124, 116, 104}, a.data(), 32, 32);
     CHECK(a == b);
     changed += !ops.empty();

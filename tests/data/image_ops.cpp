@@ -37,6 +37,7 @@ Bytes result(const std::string& op, double v, Interpolation filter, Image image)
   else if (op == "color") color(p, n, float(v));
   else if (op == "contrast") contrast(p, n, float(v));
   else if (op == "brightness") brightness(p, n, float(v));
+  else if (op == "hue") shift_hue(p, n, v);
   else if (op == "blur") gaussian_blur(p, h, w, v, scratch);
   else FAIL("unknown ", op);
   return image.pixels;
@@ -56,5 +57,5 @@ TEST_CASE("image ops: each equals Pillow's, byte for byte") {
     CHECK(fnv(out) == hash);
     if (raw != "-") CHECK(hex(out) == raw);
   }
-  CHECK(cases == 1270);
+  CHECK(cases == 1340);
 }

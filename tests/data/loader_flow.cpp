@@ -192,3 +192,53 @@ TEST_CASE("loader: whatever kills a worker ends the run with its reason") {
     }
   }
 }
+
+TEST_CASE("loader: more damaged images than may be end the run with the names of the first, whatever the number of threads") {
+  CHECK(damage_limit(0, 1000) == 0);
+  CHECK(damage_limit(0.01, 100) == 10);
+  CHECK(damage_limit(0.01, 1'281'167) == 12'811);
+  CHECK(damage_limit(1, 1000) == 1);
+  CHECK(damage_limit(2.5, 1000) == 2);
+  CHECK(damage_limit(1e300, 1000) == 1000);
+
+  MemoryDataset data = small_dataset(60);
+  std::set<int64_t> bad;
+  for (int i = 0; i < 60; i += 5) bad.insert(i), data.images[size_t(i)] = text("no picture");
+  // Batches that come before the end, and its reason.
+  const auto run = [&](double max_damaged, int threads, int epochs, std::string& why) {
+    Loader loader(data, tiny_augment(), {.batch_size = 10, .seed = 5, .threads = threads, .max_damaged = max_damaged});
+    int batches = 0;
+    const Outcome o = outcome([&] {
+      Batch batch;
+      for (int epoch = 0; epoch < epochs; epoch++) {
+        loader.start(epoch);
+        while (loader.next(batch)) batches++;
+      }
+    });
+    why = o.what;
+    CHECK(o.exit == (why.empty() ? Exit::ok : Exit::bad_data));
+    return batches;
+  };
+  for (const double allowed : {0.0, 5.0, 11.0, 0.01, 0.5, 12.0}) {
+    std::string why, same;
+    const int limit = int(damage_limit(allowed, 60)), batches = run(allowed, 2, 3, why);
+    CHECK(run(allowed, 0, 3, same) == batches);
+    CHECK(why == same);
+    CHECK(why.empty() == (limit >= 12));
+    if (limit >= 12) {
+      CHECK(batches == 18);   // each of the twelve was met three times and counts once
+      continue;
+    }
+    // The batch in which it became too many, and the first of them in the order of the epoch.
+    const Permutation order(5, 0, 60);
+    int met = 0, expected = 0;
+    std::string first;
+    for (int place = 0; place < 60; place++) {
+      if (!bad.count(int64_t(order[uint64_t(place)]))) continue;
+      if (met == 0) first = data.name(int64_t(order[uint64_t(place)]));
+      if (++met == limit + 1) expected = place / 10;
+    }
+    CHECK(batches == expected);
+    CHECK(why.find(str(" of 60 images are damaged, data.max_damaged allows ", limit, ": ", first, " (the content is neither JPEG nor PNG), ")) != std::string::npos);
+  }
+}

@@ -143,6 +143,103 @@ TEST_CASE("repack: a damaged index is refused, a damaged picture never reads bey
   for (size_t length = 0; length < good.size(); length += 11) CHECK(region(std::span(good).first(length)).exit == Exit::bad_data);
 }
 
+// The file with an index of these lengths in place of its own, its checksum right, and this coded picture.
+Bytes with_index(const Bytes& jpeg, const RestartIndex& index, const std::vector<size_t>& lengths, const Bytes& coded) {
+  constexpr size_t field = 4 + 18;   // of the header's checksum in the segment
+  Bytes out(jpeg.begin(), jpeg.begin() + long(index.segment_begin + field + 4));
+  const auto put = [&](size_t at, uint32_t value) {
+    for (const int shift : {24, 16, 8, 0}) out[at++] = uint8_t(value >> shift);
+  };
+  out.resize(out.size() + 4);
+  put(out.size() - 4, uint32_t(crc32(0, coded.data(), unsigned(coded.size()))));
+  for (size_t length : lengths) {
+    for (; length > 0x7F; length >>= 7) out.push_back(uint8_t(length | 0x80));
+    out.push_back(uint8_t(length));
+  }
+  const size_t segment = out.size() - index.segment_begin - 2;
+  out[index.segment_begin + 2] = uint8_t(segment >> 8), out[index.segment_begin + 3] = uint8_t(segment);
+  out.insert(out.end(), jpeg.begin() + long(index.segment_end), jpeg.begin() + long(index.header_end));
+  const size_t before = index.segment_begin + field;
+  const uLong first = crc32(0, out.data(), unsigned(before));
+  put(before, uint32_t(crc32(first, out.data() + before + 4, unsigned(out.size() - before - 4))));
+  out.insert(out.end(), coded.begin(), coded.end());
+  return out;
+}
+
+TEST_CASE("repack: an index that lies is refused, though its checksums are right") {
+  const Bytes good = *repack_jpeg(make_jpeg({.name = "4:2:0", .sampling = {{2, 2}, {1, 1}, {1, 1}}}, 96, 256), 4);
+  RestartIndex index;
+  REQUIRE(read_restart_index(good, index));
+  const size_t tiles = index.begin.size() - 1;
+  REQUIRE(tiles == 24);
+  const Bytes coded(good.begin() + long(index.header_end), good.end());
+  std::vector<size_t> lengths;
+  for (size_t i = 0; i < tiles; i++) lengths.push_back(index.begin[i + 1] - index.begin[i] - 2);
+  Decoder decoder;
+  const auto opened = [&](const std::vector<size_t>& lengths, const Bytes& coded) {
+    const Bytes file = with_index(good, index, lengths, coded);
+    RestartIndex forged;
+    CHECK(read_restart_index(file, forged));   // as far as the checksum tells
+    CHECK(picture_is_intact(file, forged));
+    return outcome([&] {
+      const Size size = decoder.open(file);
+      Image part;
+      for (int top = 0; top < 96; top += 16)
+        for (int left = 0; left < 256; left += 64) decoder.read({top, left, 16, std::min(64, size.width - left)}, 3, part), decoder.open(file);
+    });
+  };
+  CHECK(with_index(good, index, lengths, coded) == good);
+  CHECK(opened(lengths, coded).exit == Exit::ok);
+  const auto refused = [&](const std::vector<size_t>& lengths, const Bytes& coded) {
+    const Outcome o = opened(lengths, coded);
+    CHECK(o.exit == Exit::bad_data);
+    CHECK(o.says("restart index is damaged: the intervals lie elsewhere"));
+  };
+
+  for (size_t i = 0; i + 1 < tiles; i++) {
+    std::vector<size_t> moved = lengths;
+    moved[i]++, moved[i + 1]--;
+    refused(moved, coded);
+    moved = lengths;
+    std::swap(moved[i], moved[i + 1]);
+    if (moved != lengths) refused(moved, coded);
+  }
+  // Two intervals as one, and one less behind.
+  std::vector<size_t> joined = lengths;
+  joined[3] += 2 + joined[4];
+  joined.erase(joined.begin() + 4);
+  joined.push_back(0);
+  Bytes longer = coded;
+  longer.insert(longer.end(), {0xFF, 0xD9});
+  refused(joined, longer);
+
+  // The first eight intervals again in front of all: the index may pass over as many where it likes, and each marker still has its number.
+  const auto eight = coded.begin() + long(index.begin[8] - index.begin[0]);
+  Bytes more(coded.begin(), eight);
+  more.insert(more.end(), coded.begin(), coded.end());
+  for (const size_t at : {size_t(0), size_t(5), size_t(8), size_t(23)}) {
+    std::vector<size_t> all(lengths.begin(), lengths.begin() + 8), passing;
+    all.insert(all.end(), lengths.begin(), lengths.end());
+    for (size_t i = 0; i < all.size(); i++)
+      if (i > at && i <= at + 8) passing.back() += 2 + all[i];
+      else passing.push_back(all[i]);
+    REQUIRE(passing.size() == tiles);
+    refused(passing, more);
+  }
+  // Marks that are none of the tiles': a second picture behind the end, fill bytes, an end in the middle.
+  Bytes filled = coded;
+  filled.insert(filled.begin() + long(lengths[0]), 0xFF);
+  std::vector<size_t> with_fill = lengths;
+  with_fill[0]++;
+  refused(with_fill, filled);
+  Bytes ended = coded;
+  ended[lengths[0] + 1] = 0xD9;
+  refused(lengths, ended);
+  Bytes behind = coded;
+  behind.insert(behind.end(), coded.begin(), coded.end());
+  CHECK(opened(lengths, behind).exit == Exit::ok);   // as behind the end of any JPEG
+}
+
 TEST_CASE("decode: the turn that EXIF asks for is left out, as torchvision leaves it out") {
   Decoder decoder;
   JpegSpec spec;

@@ -10,18 +10,23 @@ struct AttentionReference {
   const WindowAttention c;
   const int64_t B, H, W, C, d;
   const std::vector<double> q, k, v, table;   // the table may be empty
+  const std::vector<Lepe> lepe;
   std::vector<double> out, entropy;
 
-  AttentionReference(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& bias_table, const WindowAttention& config)
+  AttentionReference(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& bias_table, const WindowAttention& config,
+                     const std::vector<Lepe>& lepe = {})
       : c(config), B(query.dim(0)), H(query.dim(1)), W(query.dim(2)), C(query.dim(3)), d(C / c.heads), q(query.values()), k(key.values()),
-        v(value.values()), table(bias_table ? bias_table.values() : std::vector<double>()), out(B * H * W * C), entropy(c.heads) {
+        v(value.values()), table(bias_table ? bias_table.values() : std::vector<double>()), lepe(lepe), out(B * H * W * C), entropy(c.heads) {
     for (int h = 0; h < c.heads; h++) {
       const bool swapped = c.cross_shaped && h >= c.heads / 2;
       const int64_t wh = swapped ? c.window_width : c.window_height, ww = swapped ? c.window_height : c.window_width;
       for (int64_t b = 0; b < B; b++)
         for (int64_t top = 0; top < H; top += wh)
           for (int64_t left = 0; left < W; left += ww)
-            for (int64_t i = 0; i < wh * ww; i++) attend(h, b, top, left, wh, ww, i);
+            for (int64_t i = 0; i < wh * ww; i++) {
+              attend(h, b, top, left, wh, ww, i);
+              if (!lepe.empty()) convolve(h, b, top, left, wh, ww, top + i / ww, left + i % ww);
+            }
     }
   }
 
@@ -54,6 +59,23 @@ struct AttentionReference {
     const double scale = c.scale != 0 ? c.scale : 1 / std::sqrt(double(d));
     if (c.similarity == Similarity::dot) return scale * product;
     return c.similarity == Similarity::l2 ? -scale * distance : c.tau * product;
+  }
+
+  // Adds LePE of head h to the token at (y, x) of the window at (top, left).
+  void convolve(int h, int64_t b, int64_t top, int64_t left, int64_t wh, int64_t ww, int64_t y, int64_t x) {
+    const int64_t shapes = int64_t(lepe.size()), first = h * d % (C / shapes);
+    const Lepe& mine = lepe[size_t(h * d / (C / shapes))];
+    const std::vector<double> weight = mine.weight.values(), bias = mine.bias.values();
+    for (int64_t e = 0; e < d; e++) {
+      double& to = out[((b * H + y) * W + x) * C + h * d + e];
+      to += bias[first + e];
+      for (int64_t i = 0; i < 3; i++)
+        for (int64_t j = 0; j < 3; j++) {
+          const int64_t row = y + i - 1, column = x + j - 1;
+          const bool inside = row >= top && row < top + wh && column >= left && column < left + ww;
+          if (inside) to += weight[(first + e) * 9 + i * 3 + j] * v[((b * H + row) * W + column) * C + h * d + e];
+        }
+    }
   }
 
   void attend(int h, int64_t b, int64_t top, int64_t left, int64_t wh, int64_t ww, int64_t i) {

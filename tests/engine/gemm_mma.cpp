@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "engine/ops/gemm_mma.h"
+#include "schedules.h"
 
 namespace {
 
@@ -51,7 +52,7 @@ TEST_CASE("fibers: products with a functor behind them are exact on quarters, wh
   struct { int64_t m; int n, k; } sizes[] = {{1, 8, 8}, {8, 8, 200}, {33, 200, 8}, {7, 96, 96}, {130, 136, 40}, {129, 24, 72}, {300, 8, 104}};
   for (const auto& [m, n, k] : sizes) {
     INFO(m, " x ", n, " x ", k);
-    for (const unsigned schedule : {0u, 1u, 2u}) {
+    for (const unsigned schedule : schedules) {
       CHECK(largest_error<true>(m, n, k, false, schedule) == 0);
       CHECK(largest_error<false>(m, n, k, true, schedule) == 0);
     }

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "engine/mma.h"
+#include "schedules.h"
 
 namespace {
 
@@ -77,7 +78,7 @@ void row_kernel(float* sums, float* tops) {
 
 // Runs the test's body in three schedules.
 template <class F> void in_every_schedule(F&& body) {
-  for (const unsigned schedule : {0u, 1u, 2u}) {
+  for (const unsigned schedule : schedules) {
     fibers::schedule = schedule;
     body();
   }

@@ -14,8 +14,10 @@ struct AttentionCase {
   std::string name;
   Shape map;   // [B, H, W, C]
   WindowAttention config;
-  bool with_table = false;
+  bool with_table = false, with_lepe = false;
 
+  int shapes() const { return config.cross_shaped ? 2 : 1; }
+  Shape kernel() const { return {map[3] / shapes(), 1, 3, 3}; }
   Shape table() const { return {int64_t(2 * config.window_height - 1) * (2 * config.window_width - 1), config.heads}; }
   Shape fused() const { return {map[0], map[1], map[2], 3 * map[3]}; }
 };
@@ -37,14 +39,34 @@ const std::vector<AttentionCase>& all_cases() {
       {"l2 with a bias", {2, 2, 6, 6}, {.heads = 2, .window_height = 2, .window_width = 3, .similarity = l2, .scale = 0.4}, true},
       {"causal l2", {1, 1, 29, 6},
        {.heads = 2, .window_height = 1, .window_width = 29, .similarity = l2, .temperature = 1.5, .causal = true}},
+      {"LePE in windows with a bias", {2, 4, 6, 6}, {.heads = 2, .window_height = 4, .window_width = 3}, true, true},
+      {"LePE in one token", {1, 2, 2, 3}, {.heads = 1, .window_height = 1, .window_width = 1}, false, true},
+      {"LePE in stripes of 2", {1, 6, 6, 12}, {.heads = 4, .window_height = 6, .window_width = 2, .cross_shaped = true}, false, true},
+      {"LePE in stripes of 1, causal l2", {2, 4, 4, 6},
+       {.heads = 2, .window_height = 4, .window_width = 1, .similarity = l2, .causal = true, .cross_shaped = true}, false, true},
+      {"LePE of values that are normalised", {1, 6, 6, 8},
+       {.heads = 2, .window_height = 6, .window_width = 3, .similarity = bounded, .tau = 3, .nu = 1.5, .eps = 0.1, .cross_shaped = true}, false, true},
+      {"LePE of 33 channels and cosines", {1, 3, 4, 33}, {.heads = 1, .window_height = 3, .window_width = 4, .similarity = cosine, .tau = 4}, false, true},
       {"l2 stripes", {1, 6, 6, 8}, {.heads = 2, .window_height = 6, .window_width = 3, .similarity = l2, .cross_shaped = true}},
   };
   return cases;
 }
 
-std::vector<Input> with_table(const AttentionCase& c, std::vector<Input> inputs) {
+std::vector<Input> with_parameters(const AttentionCase& c, std::vector<Input> inputs) {
   if (c.with_table) inputs.push_back({c.table(), normal(), Role::weight});
+  for (int i = 0; c.with_lepe && i < c.shapes(); i++) {
+    inputs.push_back({c.kernel(), normal(0.5), Role::weight});
+    inputs.push_back({{c.kernel()[0]}, normal(), Role::wide_weight});
+  }
   return inputs;
+}
+
+// Of the inputs behind the first `from`.
+Tensor table_of(const AttentionCase& c, const Inputs& in, size_t from) { return c.with_table ? in[from] : Tensor(); }
+std::vector<Lepe> lepe_of(const AttentionCase& c, const Inputs& in, size_t from) {
+  std::vector<Lepe> all;
+  for (size_t i = from + c.with_table; i + 1 < in.size(); i += 2) all.push_back({in[i], in[i + 1]});
+  return all;
 }
 
 Tensor draw(const Shape& shape, int which) {
@@ -93,14 +115,14 @@ void check_long_sequence(int tokens, int dim, WindowAttention config, Device dev
 
 TEST_CASE("ops: window_attention options, gradients on both devices") {
   for (const AttentionCase& c : all_cases())
-    check_op({.name = "window_attention, " + c.name, .inputs = with_table(c, {{c.fused()}}),
-              .op = [&](const Inputs& in) { return window_attention(in[0], c.with_table ? in[1] : Tensor(), c.config); }, .samples = 40});
+    check_op({.name = "window_attention, " + c.name, .inputs = with_parameters(c, {{c.fused()}}),
+              .op = [&](const Inputs& in) { return window_attention(in[0], table_of(c, in, 1), c.config, lepe_of(c, in, 1)); }, .samples = 40});
 }
 
 TEST_CASE("ops: attention of three tensors, gradients on both devices") {
   for (const AttentionCase& c : all_cases())
-    check_op({.name = "attention, " + c.name, .inputs = with_table(c, {{c.map}, {c.map}, {c.map}}),
-              .op = [&](const Inputs& in) { return attention(in[0], in[1], in[2], c.with_table ? in[3] : Tensor(), c.config); },
+    check_op({.name = "attention, " + c.name, .inputs = with_parameters(c, {{c.map}, {c.map}, {c.map}}),
+              .op = [&](const Inputs& in) { return attention(in[0], in[1], in[2], table_of(c, in, 3), c.config, lepe_of(c, in, 3)); },
               .samples = 40});
 }
 
@@ -123,10 +145,25 @@ TEST_CASE("ops: attention options equal plain loops, on the CPU and on fibers") 
     for (const Device device : {Device{}, Device{Device::cuda}}) {
       const Tensor qkv = draw(c.fused(), 0), table = c.with_table ? draw(c.table(), 1) : Tensor();
       const Tensor q = part_of(qkv, 0), k = part_of(qkv, 1), v = part_of(qkv, 2), moved = table ? table.to(device) : Tensor();
-      check_equal(c.name, {q, k, v, table, c.config}, window_attention(qkv.to(device), moved, c.config));
-      check_equal(c.name, {q, k, v, table, c.config}, attention(q.to(device), k.to(device), v.to(device), moved, c.config));
-      check_equal(c.name, {q, q, v, table, c.config}, attention(q.to(device), q.to(device), v.to(device), moved, c.config));
+      std::vector<Lepe> lepe, there;
+      for (int i = 0; c.with_lepe && i < c.shapes(); i++) {
+        lepe.push_back({draw(c.kernel(), 2 + i), draw({c.kernel()[0]}, 4 + i)});
+        there.push_back({lepe.back().weight.to(device), lepe.back().bias.to(device)});
+      }
+      check_equal(c.name, {q, k, v, table, c.config, lepe}, window_attention(qkv.to(device), moved, c.config, there));
+      check_equal(c.name, {q, k, v, table, c.config, lepe}, attention(q.to(device), k.to(device), v.to(device), moved, c.config, there));
+      check_equal(c.name, {q, q, v, table, c.config, lepe}, attention(q.to(device), q.to(device), v.to(device), moved, c.config, there));
     }
+}
+
+TEST_CASE("ops: window_attention's LePE in one window is a depthwise convolution of the values") {
+  const WindowAttention config{.heads = 2, .window_height = 5, .window_width = 4};
+  check_op({.name = "window_attention and depthwise_conv",
+            .inputs = {{{2, 5, 4, 18}}, {{6, 1, 3, 3}, normal(0.5), Role::weight}, {{6}, normal(), Role::wide_weight}},
+            .op = [&](const Inputs& in) { return window_attention(in[0], {}, config, {{in[1], in[2]}}).out; },
+            .twin = [&](const Inputs& in) {
+              return add(window_attention(in[0], {}, config).out, depthwise_conv(slice_channels(in[0], 12, 6), in[1], in[2]));
+            }, .samples = 8});
 }
 
 TEST_CASE("ops: attention, causal entropy is that of what is seen") {
@@ -176,4 +213,15 @@ TEST_CASE("ops: attention refuses what does not fit") {
   const Tensor x = Tensor::zeros({1, 4, 6, 12}, DType::f32), y = Tensor::zeros({1, 6, 4, 12}, DType::f32);
   const WindowAttention config{.window_height = 2, .window_width = 2};
   CHECK_THROWS_WITH_AS(attention(x, y, x, {}, config), doctest::Contains("q, k and v must be alike"), Error);
+  const auto refused_lepe = [&](WindowAttention config, const std::vector<Lepe>& lepe, const char* why) {
+    config.window_height = config.window_width = 2;
+    CHECK_THROWS_WITH_AS(attention(x, x, x, {}, config, lepe), doctest::Contains(why), Error);
+  };
+  const Tensor kernel = Tensor::zeros({12, 1, 3, 3}, DType::f32), bias = Tensor::zeros({12}, DType::f32);
+  refused_lepe({.shift = 1}, {{kernel, bias}}, "windows that are not shifted");
+  refused_lepe({.heads = 2, .cross_shaped = true}, {{kernel, bias}}, "a kernel for each shape of windows: 2, not 1");
+  refused_lepe({}, {{kernel, bias}, {kernel, bias}}, "a kernel for each shape of windows: 1, not 2");
+  refused_lepe({}, {{kernel, {}}}, "must be [12, 1, 3, 3] with a bias of 12");
+  refused_lepe({.heads = 2, .cross_shaped = true}, {{kernel, bias}, {kernel, bias}}, "must be [6, 1, 3, 3]");
+  refused_lepe({}, {{kernel.to(Device{Device::cuda}), bias}}, "LePE's kernel on");
 }

@@ -5,6 +5,7 @@
 
 #include "engine/ops/window_attention_mma.h"
 #include "op_case.h"
+#include "schedules.h"
 
 namespace {
 
@@ -17,8 +18,10 @@ struct AttentionCase {
   Shape map;   // [B, H, W]
   int dim;
   WindowAttention config;
-  bool with_table = false;
+  bool with_table = false, with_lepe = false;
 
+  int shapes() const { return config.cross_shaped ? 2 : 1; }
+  Shape kernel() const { return {config.heads * dim / shapes(), 1, 3, 3}; }
   Shape table() const { return {int64_t(2 * config.window_height - 1) * (2 * config.window_width - 1), config.heads}; }
   Shape part(int parts) const { return {map[0], map[1], map[2], int64_t(parts) * config.heads * dim}; }
 };
@@ -34,6 +37,9 @@ const std::vector<AttentionCase>& small_cases() {
       {"35 causal l2", {1, 1, 35}, 32, {.heads = 2, .window_height = 1, .window_width = 35, .similarity = l2, .scale = 0.1, .causal = true}},
       {"6 x 3 l2, bias", {1, 6, 6}, 64, {.heads = 1, .window_height = 6, .window_width = 3, .similarity = l2, .scale = 0.1}, true},
       {"stripes of 2", {1, 8, 8}, 32, {.heads = 2, .window_height = 8, .window_width = 2, .cross_shaped = true}},
+      {"LePE in stripes of 2", {1, 8, 8}, 32, {.heads = 4, .window_height = 8, .window_width = 2, .cross_shaped = true}, false, true},
+      {"LePE of values that are normalised, bias", {1, 5, 8}, 64,
+       {.heads = 1, .window_height = 5, .window_width = 4, .similarity = bounded, .tau = 3, .nu = 1.5, .eps = 0.1}, true, true},
       {"one token", {2, 1, 2}, 64, {.heads = 1, .window_height = 1, .window_width = 1}, true},
   };
   return cases;
@@ -46,8 +52,9 @@ const std::vector<AttentionCase>& real_cases() {
       {"7 x 7 cosine, shifted", {1, 14, 7}, 32, {.heads = 3, .window_height = 7, .window_width = 7, .shift = 3, .similarity = cosine}, true},
       {"7 x 7 bounded, shifted", {1, 7, 14}, 32, {.heads = 1, .window_height = 7, .window_width = 7, .shift = 3, .similarity = bounded}, true},
       {"8 x 8 cosine", {1, 8, 16}, 32, {.heads = 1, .window_height = 8, .window_width = 8, .similarity = cosine}, true},
-      {"stripes of 1 x 56", {1, 56, 56}, 32, {.heads = 2, .window_height = 56, .window_width = 1, .cross_shaped = true}},
-      {"stripes of 7 x 14", {1, 14, 14}, 32, {.heads = 2, .window_height = 14, .window_width = 7, .cross_shaped = true}},
+      {"stripes of 1 x 56", {1, 56, 56}, 32, {.heads = 2, .window_height = 56, .window_width = 1, .cross_shaped = true}, false, true},
+      {"stripes of 7 x 14", {1, 14, 14}, 32, {.heads = 2, .window_height = 14, .window_width = 7, .cross_shaped = true}, false, true},
+      {"CSwin's last map", {2, 7, 7}, 32, {.heads = 2, .window_height = 7, .window_width = 7}, false, true},
       {"14 x 14 shifted", {1, 14, 14}, 32, {.heads = 1, .window_height = 14, .window_width = 14, .shift = 7, .similarity = cosine}, true},
       {"197", {1, 1, 197}, 64, {.heads = 2, .window_height = 1, .window_width = 197}},
       {"197 l2", {1, 1, 197}, 64, {.heads = 1, .window_height = 1, .window_width = 197, .similarity = l2, .scale = 0.05}},
@@ -59,9 +66,21 @@ const std::vector<AttentionCase>& real_cases() {
   return cases;
 }
 
-std::vector<Input> with_table(const AttentionCase& c, std::vector<Input> inputs) {
+std::vector<Input> with_parameters(const AttentionCase& c, std::vector<Input> inputs) {
   if (c.with_table) inputs.push_back({c.table(), normal(), Role::weight});
+  for (int i = 0; c.with_lepe && i < c.shapes(); i++) {
+    inputs.push_back({c.kernel(), normal(0.5), Role::weight});
+    inputs.push_back({{c.kernel()[0]}, normal(), Role::wide_weight});
+  }
   return inputs;
+}
+
+// Of the inputs behind qkv.
+Tensor table_of(const AttentionCase& c, const Inputs& in) { return c.with_table ? in[1] : Tensor(); }
+std::vector<Lepe> lepe_of(const AttentionCase& c, const Inputs& in) {
+  std::vector<Lepe> all;
+  for (size_t i = 1 + c.with_table; i + 1 < in.size(); i += 2) all.push_back({in[i], in[i + 1]});
+  return all;
 }
 
 Tensor draw(const Shape& shape, int which) {
@@ -70,30 +89,32 @@ Tensor draw(const Shape& shape, int which) {
 }
 
 struct Result {
-  std::vector<double> out, entropy, dqkv, dtable;
+  std::vector<double> out, entropy;
+  std::vector<std::vector<double>> gradients;   // of qkv, of the table, of LePE
 };
 
 // The op in one tensor, forward and backward, from numbers that bf16 holds.
 Result run(const AttentionCase& c, DType dtype, Device device) {
-  Tensor qkv = draw(c.part(3), 0).to(dtype).to(device), table;
-  if (c.with_table) table = draw(c.table(), 1).to(dtype == DType::f64 ? dtype : DType::f32).to(device);
-  want_grad(qkv);
-  if (table) want_grad(table);
+  const DType wide = dtype == DType::f64 ? dtype : DType::f32;
+  Inputs in{draw(c.part(3), 0).to(dtype).to(device)};
+  for (const Input& parameter : with_parameters(c, {})) in.push_back(draw(parameter.shape, int(2 + in.size())).to(wide).to(device));
+  for (Tensor& x : in) want_grad(x);
   Tape tape;
   Attended y;
   {
     const TapeScope open(&tape);
-    y = window_attention(qkv, table, c.config);
+    y = window_attention(in[0], table_of(c, in), c.config, lepe_of(c, in));
   }
   tape.backward(y.out, draw(c.part(1), 2).to(dtype).to(device));
-  return {y.out.values(), y.entropy.values(), grad_of(qkv).values(), table ? grad_of(table).values() : std::vector<double>()};
+  Result r{y.out.values(), y.entropy.values(), {}};
+  for (const Tensor& x : in) r.gradients.push_back(grad_of(x).values());
+  return r;
 }
 
 void check_equal(const std::string& name, const Result& wanted, const Result& given) {
   check_close(name + ", out", wanted.out, given.out, b16);
   check_close(name + ", entropy", wanted.entropy, given.entropy, {1e-10, 1e-5});   // nothing of it is rounded to bf16
-  check_close(name + ", dqkv", wanted.dqkv, given.dqkv, b16);
-  check_close(name + ", dtable", wanted.dtable, given.dtable, b16);
+  for (size_t i = 0; i < wanted.gradients.size(); i++) check_close(str(name, ", gradient ", i), wanted.gradients[i], given.gradients[i], b16);
 }
 
 // out = (x y^T) y of rows x [16, dim] and y [rows, dim], both copied by all threads: a warp needs what others have copied.
@@ -139,7 +160,7 @@ template <int dim, bool barrier> double error_of_products(int rows, unsigned sch
 }  // namespace
 
 TEST_CASE("fibers: products of tiles with the tensor cores are exact on whole numbers") {
-  for (const unsigned schedule : {0u, 1u, 2u})
+  for (const unsigned schedule : schedules)
     for (const int rows : {16, 32}) {
       CHECK(error_of_products<32, true>(rows, schedule) == 0);
       CHECK(error_of_products<64, true>(rows, schedule) == 0);
@@ -149,20 +170,20 @@ TEST_CASE("fibers: products of tiles with the tensor cores are exact on whole nu
 #ifndef __SANITIZE_THREAD__   // where it would end the process, as it should
 TEST_CASE("fibers: a missing barrier before the tensor cores shows as a wrong number") {
   int found = 0;
-  for (const unsigned schedule : {0u, 1u, 2u}) found += error_of_products<64, false>(32, schedule) > 0;
+  for (const unsigned schedule : schedules) found += error_of_products<64, false>(32, schedule) > 0;
   CHECK(found == 3);
 }
 #endif
 
 TEST_CASE("ops: window_attention on tensor cores, options") {
   for (const AttentionCase& c : small_cases())
-    check_op({.name = "window_attention on tensor cores, " + c.name, .inputs = with_table(c, {{c.part(3)}}),
-              .op = [&](const Inputs& in) { return window_attention(in[0], c.with_table ? in[1] : Tensor(), c.config); }, .samples = 4});
+    check_op({.name = "window_attention on tensor cores, " + c.name, .inputs = with_parameters(c, {{c.part(3)}}),
+              .op = [&](const Inputs& in) { return window_attention(in[0], table_of(c, in), c.config, lepe_of(c, in)); }, .samples = 4});
 }
 
 TEST_CASE("ops: attention on tensor cores of three tensors, of two and of one, on fibers") {
   const AttentionCase& c = small_cases()[0];
-  check_op({.name = "attention on tensor cores", .inputs = with_table(c, {{c.part(1)}, {c.part(1)}, {c.part(1)}}),
+  check_op({.name = "attention on tensor cores", .inputs = with_parameters(c, {{c.part(1)}, {c.part(1)}, {c.part(1)}}),
             .op = [&](const Inputs& in) { return attention(in[0], in[1], in[2], in[3], c.config); }, .samples = 4});
   for (const Similarity similarity : {l2, cosine}) {
     const WindowAttention config{.heads = 1, .window_height = 3, .window_width = 7, .similarity = similarity, .tau = 3, .scale = similarity == l2 ? 0.03 : 0};

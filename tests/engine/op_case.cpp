@@ -8,6 +8,7 @@
 
 #include "engine/fibers.h"
 #include "engine/profile.h"
+#include "schedules.h"
 
 namespace {
 
@@ -276,7 +277,7 @@ void check_threads(const OpCase& c, const std::vector<Numbers>& values, DType dt
 
 void check_kernels(const OpCase& c, const std::vector<Numbers>& values, DType dtype, const Result& wanted) {
   if (!c.kernels) return;
-  for (const unsigned schedule : {0u, 1u, 2u}) {
+  for (const unsigned schedule : schedules) {
     fibers::schedule = schedule;
     check_same(str("kernels in ", dtype, ", schedule ", schedule), c, wanted, run(c, values, {.dtype = dtype, .device = cuda}, dtype), dtype);
   }

@@ -6,6 +6,7 @@
 #include "engine/math.h"
 #include "engine/ops.h"
 #include "engine/profile.h"
+#include "schedules.h"
 
 namespace {
 
@@ -210,7 +211,7 @@ TEST_CASE("depthwise_conv_gelu: the kernels equal the CPU in every schedule of t
     CAPTURE(c);
     const Inputs in(c);
     const Results f32 = run(c, in, DType::f32, cpu), half = run(c, in, DType::bf16, cpu);
-    for (const unsigned schedule : {0u, 1u, 2u}) {
+    for (const unsigned schedule : schedules) {
       fibers::schedule = schedule;
       check_close(run(c, in, DType::f32, cuda), f32, 2e-6);
       check_close(run(c, in, DType::bf16, cuda), half, 1e-2);

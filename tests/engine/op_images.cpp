@@ -2,6 +2,7 @@
 #include "op_case.h"
 
 #include <cmath>
+#include <set>
 
 namespace {
 
@@ -24,9 +25,13 @@ std::vector<double> finished(const Batch& batch, const Tensor& pixels, const Pix
   const std::vector<double> raw = pixels.values();
   const auto erased_pixel = [&](int64_t b, int64_t y, int64_t x, int64_t c, double pixel) -> double {
     const int64_t at = batch.at(b, y, x, c);
-    if (!plan.erase.empty() && plan.erase_to_zero && inside(plan.erase[b], y, x)) return 0;
-    if (!plan.erase.empty() && inside(plan.erase[b], y, x)) {
-      const Words w = plan.noise.words(plan.step, uint64_t(b), uint32_t(at - batch.at(b, 0, 0, 0)));
+    int covering = -1;   // the last of the boxes
+    for (int i = 0; i < plan.boxes && !plan.erase.empty(); i++)
+      if (inside(plan.erase[size_t(b * plan.boxes + i)], y, x)) covering = i;
+    if (covering >= 0 && plan.fill == PixelPlan::zero) return 0;
+    if (covering >= 0) {
+      const int64_t place = plan.fill == PixelPlan::per_box ? covering * batch.channels + c : at - batch.at(b, 0, 0, 0);
+      const Words w = plan.noise.words(plan.step, uint64_t(b), uint32_t(place));
       return float(normal_from(w[0], w[1]));
     }
     return (pixel / 255 - plan.mean[c]) / plan.std[c];
@@ -76,6 +81,17 @@ PixelPlan plan_of(PixelPlan::Mix mix, bool erase, const Batch& batch) {
   return plan;
 }
 
+// Three boxes for some images, the second over a part of the first, the last none.
+PixelPlan with_boxes(PixelPlan plan, PixelPlan::Fill fill, const Batch& batch) {
+  plan.fill = fill;
+  plan.boxes = 3;
+  plan.erase.assign(size_t(batch.count * 3), {});
+  plan.erase[0] = {1, 2, 4, 6}, plan.erase[1] = {3, 0, 2, 5};
+  plan.erase[4] = {0, 0, 1, 1};
+  plan.erase[size_t(batch.count * 3 - 1)] = {2, 1, 5, 9};
+  return plan;
+}
+
 void check_pixels(const Batch& batch, int patch, const PixelPlan& plan) {
   const GuardedMemory guarded;
   const Tensor pixels = batch.pixels();
@@ -108,10 +124,15 @@ TEST_CASE("ops: patchify_pixels") {
       check_pixels(usual, 1, plan_of(mix, erase, usual));
       check_pixels(grey, 7, plan_of(mix, erase, grey));
       PixelPlan timm = plan_of(mix, erase, usual);
-      timm.mix_first = timm.erase_to_zero = true;
+      timm.mix_first = true;
+      timm.fill = PixelPlan::zero;
       check_pixels(usual, 4, timm);
       timm.lambda = 0.5f;   // halves are rounded to even
       check_pixels(usual, 4, timm);
+      for (const PixelPlan::Fill fill : {PixelPlan::per_pixel, PixelPlan::per_box, PixelPlan::zero}) {
+        check_pixels(usual, 4, with_boxes(timm, fill, usual));
+        check_pixels(usual, 4, with_boxes(plan_of(mix, erase, usual), fill, usual));
+      }
     }
 }
 
@@ -128,6 +149,26 @@ TEST_CASE("ops: patchify_pixels erases with standard normal noise") {
   CHECK(std::vector<double>(noise.begin(), noise.begin() + half) != std::vector<double>(noise.begin() + half, noise.begin() + 2 * half));
   plan.step++;
   CHECK(patchify_pixels(batch.pixels(), plan, 4, 0, batch.count, DType::f32).values() != noise);
+}
+
+TEST_CASE("ops: patchify_pixels gives each box a standard normal colour of its own") {
+  const Batch batch{.count = 400, .height = 4, .width = 8, .channels = 3};
+  PixelPlan plan = plan_of(PixelPlan::no_mix, false, batch);
+  plan.fill = PixelPlan::per_box;
+  plan.boxes = 2;
+  for (int64_t b = 0; b < batch.count; b++) plan.erase.insert(plan.erase.end(), {{0, 0, 4, 4}, {0, 4, 4, 4}});
+  const std::vector<double> rows = patchify_pixels(batch.pixels(), plan, 4, 0, batch.count, DType::f32).values();   // a row a box: [C, 16]
+  double sum = 0, squares = 0;
+  std::set<double> colours;
+  for (size_t i = 0; i < rows.size(); i += 16) {
+    for (size_t j = 1; j < 16; j++) REQUIRE(rows[i + j] == rows[i]);
+    sum += rows[i], squares += rows[i] * rows[i];
+    colours.insert(rows[i]);
+  }
+  const double count = double(rows.size()) / 16;
+  CHECK(colours.size() == size_t(count));
+  CHECK(std::abs(sum / count) < 5 / std::sqrt(count));
+  CHECK(std::abs(squares / count - 1) < 5 * std::sqrt(2 / count));
 }
 
 TEST_CASE("ops: patchify") {

@@ -1,4 +1,4 @@
-// unfold, window_depthwise_conv.
+// unfold, against plain loops, patchify and convolutions.
 #include "op_case.h"
 
 namespace {
@@ -27,21 +27,6 @@ std::vector<double> unfolded(const Patches& p, const std::vector<double>& x) {
               out.push_back(inside ? x[((b * height + y) * width + k) * channels + c] : 0);
             }
   return out;
-}
-
-struct Windowed {
-  Shape x;
-  int kernel, height, width;
-};
-
-std::vector<Input> inputs_of(const Windowed& w, bool bias) {
-  std::vector<Input> inputs{{w.x}, {{w.x[3], 1, w.kernel, w.kernel}, normal(0.5), Role::weight}};
-  if (bias) inputs.push_back({{w.x[3]}, normal(), Role::wide_weight});
-  return inputs;
-}
-
-OpFunction op_of(const Windowed& w) {
-  return [w](const Inputs& in) { return window_depthwise_conv(in[0], in[1], in.size() > 2 ? in[2] : Tensor(), w.height, w.width); };
 }
 
 }  // namespace
@@ -83,57 +68,10 @@ TEST_CASE("ops: unfold and a product are a convolution") {
   check_close("unfold and linear", wanted.values(), given.values(), {1e-28, 1e-14}, shape);
 }
 
-TEST_CASE("ops: window_depthwise_conv") {
-  for (const bool bias : {true, false})
-    for (const Windowed& w : {Windowed{{1, 1, 1, 1}, 1, 1, 1}, Windowed{{2, 6, 4, 5}, 3, 6, 1}, Windowed{{1, 4, 6, 33}, 3, 2, 6},
-                              Windowed{{2, 6, 6, 16}, 3, 3, 2}, Windowed{{1, 8, 4, 3}, 5, 4, 4}})
-      check_op({.name = str("window_depthwise_conv ", w.x, " in ", w.height, " x ", w.width, bias ? " with bias" : ""),
-                .inputs = inputs_of(w, bias), .op = op_of(w), .samples = 24});
-  const Windowed large{{2, 8, 8, 5}, 3, 8, 2};
-  check_op({.name = "window_depthwise_conv, rows for threads", .inputs = inputs_of(large, true), .op = op_of(large), .samples = 3,
-            .kernels = false});
-}
-
-TEST_CASE("ops: window_depthwise_conv in one window is depthwise_conv") {
-  const Windowed w{{2, 5, 7, 6}, 3, 5, 7};
-  check_op({.name = "one window", .inputs = inputs_of(w, true), .op = op_of(w),
-            .twin = [](const Inputs& in) { return depthwise_conv(in[0], in[1], in[2]); }, .samples = 8});
-}
-
-TEST_CASE("ops: window_depthwise_conv in rows of the map is depthwise_conv of images of that height") {
-  const Windowed w{{2, 6, 5, 4}, 3, 2, 5};   // windows as wide as the map: 2 rows are an image
-  check_op({.name = "rows as images", .inputs = inputs_of(w, true), .op = op_of(w),
-            .twin = [](const Inputs& in) { return depthwise_conv(in[0].view({6, 2, 5, 4}), in[1], in[2]).view({2, 6, 5, 4}); },
-            .samples = 8});
-}
-
-TEST_CASE("ops: window_depthwise_conv in columns is that of the transposed map with the transposed kernel") {
-  const int64_t side = 6, channels = 3;
-  const Shape shape{1, side, side, channels}, kernel{channels, 1, 3, 3};
-  const std::vector<double> x = numbers(shape), w = numbers(kernel);
-  const auto turned_map = [&](const std::vector<double>& from) {
-    std::vector<double> to(from.size());
-    for (int64_t i = 0; i < side; i++)
-      for (int64_t j = 0; j < side; j++) std::copy_n(&from[(i * side + j) * channels], channels, &to[(j * side + i) * channels]);
-    return to;
-  };
-  std::vector<double> turned_kernel(w.size());
-  for (int64_t c = 0; c < channels; c++)
-    for (int64_t i = 0; i < 9; i++) turned_kernel[c * 9 + i] = w[c * 9 + i % 3 * 3 + i / 3];
-  const auto run = [&](const std::vector<double>& map, const std::vector<double>& taps, int height, int width) {
-    return window_depthwise_conv(Tensor::from(shape, map, DType::f64), Tensor::from(kernel, taps, DType::f64), {}, height, width).values();
-  };
-  check_close("columns", turned_map(run(x, w, 6, 2)), run(turned_map(x), turned_kernel, 2, 6), {1e-28, 1e-14}, shape);
-}
-
 TEST_CASE("ops: maps that do not fit are refused") {
-  const Tensor x = Tensor::zeros({1, 6, 4, 3}, DType::f32), w = Tensor::zeros({3, 1, 3, 3}, DType::f32);
+  const Tensor x = Tensor::zeros({1, 6, 4, 3}, DType::f32);
   CHECK_THROWS_WITH_AS(unfold(x, 3, 2, 3), doctest::Contains("0 <= padding < kernel expected"), Error);
   CHECK_THROWS_WITH_AS(unfold(x, 7, 1, 1), doctest::Contains("no patch of 7 fits [1, 6, 4, 3]"), Error);
   CHECK_THROWS_AS(unfold(x, 3, 0, 1), Error);
   CHECK_THROWS_AS(unfold(x.view({6, 4, 3}), 3, 1, 1), Error);
-  CHECK_THROWS_WITH_AS(window_depthwise_conv(x, w, {}, 4, 4), doctest::Contains("in windows of 4 x 4 expected, given [1, 6, 4, 3]"), Error);
-  CHECK_THROWS_AS(window_depthwise_conv(x, Tensor::zeros({3, 1, 2, 2}, DType::f32), {}, 3, 2), Error);
-  CHECK_THROWS_AS(window_depthwise_conv(x, Tensor::zeros({4, 1, 3, 3}, DType::f32), {}, 3, 2), Error);
-  CHECK_THROWS_AS(window_depthwise_conv(x, w, Tensor::zeros({4}, DType::f32), 3, 2), Error);
 }

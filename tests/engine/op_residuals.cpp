@@ -36,6 +36,13 @@ std::vector<Input> residual_inputs(const Shape& shape, bool alpha) {
   return inputs;
 }
 
+// What a product with `out` rows makes of x.
+Shape linear_shape(const Shape& x, int64_t out) {
+  std::vector<int64_t> dims = x.dims();
+  dims.back() = out;
+  return Shape(dims);
+}
+
 std::vector<Input> norm_inputs(const Shape& shape, bool alpha) {
   std::vector<Input> inputs{{shape, normal(1, 0.5)}, {shape}, {{shape[-1]}, normal(0.3, 1), Role::wide_weight},
                             {{shape[-1]}, normal(0.3), Role::wide_weight}};
@@ -121,6 +128,61 @@ TEST_CASE("ops: residual with one alpha for all channels, learned or constant") 
                   },
                   .f32 = {1e-10, 1e-5},   // the gradient of alpha is one number, a sum of up to 576 that may nearly cancel
                   .samples = 24});
+}
+
+// x [B, H, W, C], kernel, bias, and an alpha for each channel, for all of them, or none. With strips and without, in one strip and in two; channels
+// that fill a group of lanes and that do not.
+TEST_CASE("ops: depthwise_conv_gelu_residual") {
+  struct Case { Shape x; int64_t kernel; int alphas; double rate, skip; };
+  const std::vector<Case> cases{{{2, 5, 9, 35}, 7, 35, 0.4, 1}, {{3, 8, 7, 32}, 7, 32, 0, 1}, {{3, 1, 15, 3}, 7, 1, 0.4, 0.83}, {{2, 3, 2, 5}, 7, 0, 0.4, 1.7},
+                                {{3, 4, 8, 5}, 3, 5, 0.4, 1},  {{2, 7, 3, 33}, 5, 1, 0, 0.83}};
+  for (const auto& [x, kernel, alphas, rate, skip] : cases)
+    for (const Role role : {Role::weight, Role::wide_weight}) {
+      std::vector<Input> inputs{{x}, {{x[-1], 1, kernel, kernel}, normal(0.2), role}, {{x[-1]}, normal(0.5), role}};
+      if (alphas) inputs.push_back({{alphas}, normal(0.3, 0.5), role});
+      const auto alpha = [=](const Inputs& in) { return alphas ? in[3] : Tensor(); };
+      const double dropped = rate, times = skip;
+      check_op({.name = str("depthwise_conv_gelu_residual ", x, " kernel ", kernel, ", ", alphas, " alphas, rate ", rate, ", skip ", skip),
+                .inputs = inputs,
+                .op = [=](const Inputs& in) { return depthwise_conv_gelu_residual(in[0], in[1], in[2], alpha(in), dropping(dropped), times); },
+                .twin = [=](const Inputs& in) { return residual(in[0], depthwise_conv_gelu(in[0], in[1], in[2]), alpha(in), dropping(dropped), times); },
+                .samples = 16});
+    }
+  const Tensor x = Tensor::zeros({1, 4, 4, 3}, DType::f32), w = Tensor::zeros({3, 1, 3, 3}, DType::f32);
+  CHECK_THROWS_WITH_AS(depthwise_conv_gelu_residual(x, w, {}, Tensor::zeros({2}, DType::f32), {}), doctest::Contains("expected [3] or [1]"), Error);
+}
+
+// Rows of whole 16 bytes, where a device fuses the product, in one tile of it and in several; and others.
+TEST_CASE("ops: linear_gelu_residual") {
+  struct Case { Shape x; int64_t out; int alphas; double rate, skip; };
+  const std::vector<Case> cases{{{7, 33}, 5, 5, 0.4, 1}, {{6, 3, 16}, 32, 32, 0.4, 1}, {{130, 24}, 136, 1, 0.4, 0.83}, {{2, 5, 8}, 8, 0, 0, 1.7}};
+  for (const auto& [x, out, alphas, rate, skip] : cases)
+    for (const bool whole : {true, false}) {   // with a bias and a factor of the product
+      std::vector<Input> inputs{{linear_shape(x, out)}, {x}, {{out, x[-1]}, normal(1 / std::sqrt(double(x[-1]))), Role::weight}};
+      if (alphas) inputs.push_back({{alphas}, normal(0.3, 0.5), Role::wide_weight});
+      if (whole) inputs.insert(inputs.end(), {Input{{out}, normal(), Role::wide_weight}, Input{{1}, constant(0.8), Role::fixed}});
+      const auto alpha = [=](const Inputs& in) { return alphas ? in[3] : Tensor(); };
+      const auto map = [=](const Inputs& in) { return whole ? LinearMap{in[2], in[in.size() - 2], in.back()} : LinearMap{in[2], {}, {}}; };
+      const double dropped = rate, times = skip;
+      check_op({.name = str("linear_gelu_residual ", x, " to ", out, ", ", alphas, " alphas", whole ? ", whole" : ""),
+                .inputs = inputs,
+                .op = [=](const Inputs& in) { return linear_gelu_residual(in[0], in[1], map(in), alpha(in), dropping(dropped), times); },
+                .twin = [=](const Inputs& in) {
+                  const LinearMap m = map(in);
+                  return residual(in[0], linear_gelu(in[1], m.weight, m.bias, m.alpha), alpha(in), dropping(dropped), times);
+                },
+                .b16 = {alphas == 1 ? 4e-4 : 2e-5, 2e-2},   // of a gradient that is one number the squared error is that of the worst
+                .samples = 16, .threads = x[0] < 100});   // larger sums oneDNN splits between threads: see gemm
+    }
+  check_op({.name = "linear_gelu_residual of a tensor and itself", .inputs = {{{3, 8}}, {{8, 8}}},
+            .op = [](const Inputs& in) { return linear_gelu_residual(in[0], in[0], {in[1], {}, {}}, {}, dropping(0.4)); }});
+  // Blocks of 512 rows: two full ones and a rest.
+  check_op({.name = "linear_gelu_residual in blocks", .inputs = {{{1100, 520}}, {{1100, 3}}, {{520, 3}}, {{520}, normal(0.3, 0.5)}},
+            .op = [](const Inputs& in) { return linear_gelu_residual(in[0], in[1], {in[2], {}, {}}, in[3], dropping(0.4)); },
+            .twin = [](const Inputs& in) { return residual(in[0], linear_gelu(in[1], in[2], {}), in[3], dropping(0.4)); },
+            .bf16 = false, .samples = 0, .kernels = false, .threads = false});
+  const Tensor x = Tensor::zeros({4, 3}, DType::f32), w = Tensor::zeros({5, 3}, DType::f32);
+  CHECK_THROWS_WITH_AS(linear_gelu_residual(x, x, {w, {}, {}}, {}, {}), doctest::Contains("shapes must agree"), Error);
 }
 
 TEST_CASE("ops: residual_norm") {

@@ -1,4 +1,4 @@
-// embedding, prepend_token, select_token, slice_channels, concat_channels, rotary, and dropout of tokens.
+// embedding, prepend_token, select_token, slice_channels, rotary, and dropout of tokens.
 #include "op_case.h"
 
 #include <cmath>
@@ -100,18 +100,6 @@ TEST_CASE("ops: slice_channels") {
   CHECK(slice_channels(counting({2, 3}), 1, 2).values() == std::vector<double>{1, 2, 4, 5});
 }
 
-TEST_CASE("ops: concat_channels") {
-  for (const auto& [a, b] : {std::pair<Shape, Shape>{{1}, {1}}, {{7, 5}, {7, 33}}, {{2, 3, 32}, {2, 3, 1}}})
-    check_op({.name = str("concat_channels ", a, " and ", b), .inputs = {{a}, {b}},
-              .op = [](const Inputs& in) { return concat_channels(in[0], in[1]); }});
-  check_op({.name = "concat_channels of a tensor and itself", .inputs = {{{3, 5}}},
-            .op = [](const Inputs& in) { return concat_channels(in[0], in[0]); }});
-  check_op({.name = "concat_channels of slices", .inputs = {{{4, 9}}},
-            .op = [](const Inputs& in) { return concat_channels(slice_channels(in[0], 0, 4), slice_channels(in[0], 4, 5)); },
-            .twin = [](const Inputs& in) { return scale(in[0], 1); }});
-  CHECK(concat_channels(counting({2, 1}), counting({2, 2})).values() == std::vector<double>{0, 0, 1, 1, 2, 3});
-}
-
 TEST_CASE("ops: rotary") {
   struct Size {
     Shape x;
@@ -197,8 +185,6 @@ TEST_CASE("ops: tokens that do not fit are refused") {
   CHECK_THROWS_WITH_AS(slice_channels(x, 4, 3), doctest::Contains("channels 4+3 of [2, 3, 6]"), Error);
   CHECK_THROWS_AS(slice_channels(x, -1, 2), Error);
   CHECK_THROWS_AS(slice_channels(x, 0, 0), Error);
-  CHECK_THROWS_AS(concat_channels(x, Tensor::zeros({3, 2, 6}, DType::f32)), Error);
-  CHECK_THROWS_AS(concat_channels(x, Tensor::zeros({2, 3, 6}, DType::f64)), Error);
   CHECK_THROWS_WITH_AS(rotary(x, 2, 1e4, 0), doctest::Contains("with an even d"), Error);
   CHECK_THROWS_AS(rotary(x, 1, 1e4, 4), Error);
   CHECK_THROWS_AS(rotary(x, 1, 0, 0), Error);

@@ -2,6 +2,7 @@
 #define DOCTEST_CONFIG_DISABLE
 #include "tests/data/make_jpeg.h"
 
+#include "data/meta_mat.h"
 #include "data/sources.h"
 #include "engine/random.h"
 #include "engine/safetensors.h"
@@ -68,6 +69,21 @@ void ilsvrc(Input input) {
   refuses([&] { read_all(*open_ilsvrc_val(path, {})); });
 }
 
+// The archive of the devkit before it is compressed, beside a validation image.
+void devkit(Input input) {
+  const std::string path = files().folder / "devkit/ILSVRC2012_img_val.tar";
+  fs::create_directories(files().folder / "devkit");
+  write_tar(path, {{"ILSVRC2012_val_00000001.JPEG", text("x")}});
+  gzFile file = gzopen((files().folder / "devkit/ILSVRC2012_devkit_t12.tar.gz").c_str(), "wb1");
+  gzwrite(file, input.data(), unsigned(input.size()));
+  gzclose(file);
+  refuses([&] { read_all(*open_ilsvrc_val(path, {})); });
+}
+
+void meta_mat(Input input) {
+  refuses([&] { read_meta_mat(input, "meta.mat"); });
+}
+
 void idx_images(Input input) {
   const std::string labels = files().put("labels", idx({3}, 3));
   refuses([&] { read_all(*open_idx(files().put("images", input), labels)); });
@@ -121,6 +137,13 @@ std::vector<Bytes> tars() {
   return {tar_of(two_samples()), tar_of({{"x/a.jpg", text("1")}, {"x/a.json", text("{\"label\": 3, \"w\": [1, 2]}")}}), tar_of({{"a.txt", {}}})};
 }
 
+std::vector<Bytes> metas() { return {read_bytes(SOURCE_DIR "/tests/golden/meta.mat"), read_bytes(SOURCE_DIR "/tests/golden/meta_plain.mat")}; }
+
+std::vector<Bytes> devkits() {
+  const std::string folder = "ILSVRC2012_devkit_t12/data/";
+  return {tar_of({{folder + "ILSVRC2012_validation_ground_truth.txt", text("3\n")}, {folder + "meta.mat", metas()[0]}})};
+}
+
 std::vector<Bytes> nested_tars() {
   return {tar_of({{"n01.tar", tar_of({{"a.JPEG", text("1")}, {"b.JPEG", text("22")}})}, {"n02.tar", tar_of({{"c.jpg", text("3")}})}})};
 }
@@ -170,6 +193,8 @@ std::vector<FuzzTarget> file_targets() {
           {"shards", FuzzTarget::tar, false, shards, tars()},
           {"class_tars", FuzzTarget::tar, false, class_tars, nested_tars()},
           {"ilsvrc", FuzzTarget::text, false, ilsvrc, {text(labels + std::string(1, 0) + synsets)}},
+          {"devkit", FuzzTarget::tar, false, devkit, devkits()},
+          {"meta_mat", FuzzTarget::numbers, false, meta_mat, metas()},
           {"idx_images", FuzzTarget::numbers, false, idx_images, numbers({3, 4, 5}, 60)},
           {"idx_labels", FuzzTarget::numbers, false, idx_labels, numbers({3}, 3)},
           {"cifar", FuzzTarget::numbers, false, cifar, cifars()},

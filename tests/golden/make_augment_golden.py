@@ -1,7 +1,8 @@
-"""Writes augment.txt and augment_levels.txt beside this file: what Pillow and timm make of small pictures. Needs Pillow, numpy and timm's sources.
+"""Writes augment.txt, augment_levels.txt and augment_policies.txt beside this file: what Pillow and timm make of small pictures. Needs Pillow, numpy and timm's sources.
 
 augment.txt: op argument filter picture height width hash(output) hex(output), the last "-" but for the smallest picture
 augment_levels.txt: op level sign filter picture height width hash(output): timm's ops, from their magnitude on
+augment_policies.txt: policy number (op chance level) (op chance level) hash(output): AutoAugment's pairs in timm, both carried out, positive
 The pictures are made of that of make_resize_golden.py. The hash is 64-bit FNV-1a of the bytes.
 """
 import importlib.util
@@ -52,6 +53,13 @@ def affine(image, matrix, kind):
     return image.transform(image.size, Image.Transform.AFFINE, matrix, resample=kind, fillcolor=fill)
 
 
+def hue(image, turn):
+    """torchvision's adjust_hue."""
+    h, s, v = image.convert("HSV").split()
+    h = Image.fromarray(((numpy.asarray(h).astype(int) + int(255 * turn)) % 256).astype(numpy.uint8))
+    return Image.merge("HSV", (h, s, v)).convert("RGB")
+
+
 def solarize_add(image, add):
     return image.point([min(255, i + add) if i < 128 else i for i in range(256)] * 3)
 
@@ -68,6 +76,7 @@ ops = {  # name: what Pillow does, arguments
     "brightness": (lambda image, f: ImageEnhance.Brightness(image).enhance(f), [0.0, 0.1, 0.19, 0.5, 1.0, 1.37, 1.81, 1.9]),
     "sharpness": (lambda image, f: ImageEnhance.Sharpness(image).enhance(f), [0.0, 0.1, 0.19, 0.5, 1.0, 1.37, 1.81, 1.9]),
     "blur": (lambda image, r: image.filter(ImageFilter.GaussianBlur(r)), [0.1, 0.3, 0.5, 0.77, 1.0, 1.3, 1.7, 2.0]),
+    "hue": (hue, [-0.5, -0.31, -0.1, 0.0, 0.1, 0.27, 0.5]),
 }
 moves = {
     "shear_x": (lambda image, k, kind: affine(image, (1, k, 0, 0, 1, 0), kind), [0.0, 0.013, 0.27, -0.27, 0.3]),
@@ -97,9 +106,17 @@ for kind, height, width in sizes:
                 add(name, argument, filter_name, op(image, argument, resample))
 (here / "augment.txt").write_text("\n".join(lines) + "\n")
 
+
+def apply(op, image):
+    try:
+        return op(image)
+    except ValueError:   # newer Pillow refuses to keep 0 bits; older ones give black, as the formula has it
+        return Image.new("RGB", image.size)
+
+
 timm = timm_ops()
 lines = []
-names = sorted({*timm._RAND_TRANSFORMS, *timm._RAND_INCREASING_TRANSFORMS, *timm._RAND_3A})
+names = sorted({"PosterizeOriginal", *timm._RAND_TRANSFORMS, *timm._RAND_INCREASING_TRANSFORMS, *timm._RAND_3A})
 image = picture("middle", 30, 40)
 for name in names:
     for level in 0.0, 0.37, 2.5, 5.0, 7.5, 9.0, 9.63, 10.0:
@@ -107,9 +124,17 @@ for name in names:
             for filter_name, resample in filters.items():
                 random.random = lambda: 0.0 if sign > 0 else 0.75
                 op = timm.AugmentOp(name, prob=1.0, magnitude=level, hparams={"img_mean": fill, "interpolation": resample})
-                try:
-                    out = op(image)
-                except ValueError:   # newer Pillow refuses to keep 0 bits; older ones give black, as the formula has it
-                    out = Image.new("RGB", image.size)
+                out = apply(op, image)
                 lines.append(f"{name} {level!r} {sign} {filter_name} middle 30 40 {fnv(out.tobytes())}")
 (here / "augment_levels.txt").write_text("\n".join(lines) + "\n")
+
+random.random = lambda: 0.0
+lines = []
+for name in "original", "v0":
+    for number, pair in enumerate(timm.auto_augment_policy(name, {"img_mean": fill, "interpolation": filters["bicubic"]})):
+        out = image
+        for op in pair:
+            out = apply(op, out)
+        steps = " ".join(f"{op.name} {float(op.prob)!r} {float(op.magnitude)!r}" for op in pair)
+        lines.append(f"{name} {number} {steps} {fnv(out.tobytes())}")
+(here / "augment_policies.txt").write_text("\n".join(lines) + "\n")

@@ -58,7 +58,7 @@ inline RandomPlace attention_place(Draw& d) {
   // Stripes of both directions must tile the map.
   r.height = p.cross_shaped ? std::lcm(p.window_height, p.window_width) : p.window_height * (form == 0 ? 1 : d.between(1, 2));
   r.columns = p.cross_shaped ? r.height : p.window_width * (form == 0 ? 1 : d.between(1, 2));
-  p.lepe = p.cross_shaped ? d.chance(0.7) : form != 0 && d.chance(0.3);
+  p.lepe = p.cross_shaped ? d.chance(0.7) : form != 0 && p.shift == 0 && d.chance(0.3);
   p.position_bias = !p.cross_shaped && d.chance(0.5);
   if (d.chance(0.3)) p.output_factor = d.real(0.2, 1);
   return r;

@@ -19,7 +19,7 @@ std::vector<std::string> comparable(std::vector<std::string> set) {
 
 // The errors of ranks that ran a training each, "" for those that ended well.
 std::vector<std::string> train_ranks(int ranks, const Recipe& recipe, const fs::path& root, bool resume = false,
-                                     const std::function<void(Communicator&)>& first = {}) {
+                                     const std::function<void(const std::shared_ptr<Communicator>&)>& first = {}) {
   const Silence silence;
   watch_signals();
   std::vector<std::shared_ptr<Communicator>> comms;
@@ -30,8 +30,8 @@ std::vector<std::string> train_ranks(int ranks, const Recipe& recipe, const fs::
     threads.emplace_back([&, r] {
       try {
         const std::shared_ptr<Communicator> comm = std::move(comms[r]);
-        if (first) first(*comm);
-        check_same_start(*comm, to_toml(recipe), recipe.data.batch_size);
+        if (first) first(comm);
+        check_same_start(*comm, recipe, resume);
         const auto open = r > 0 ? RunFolder::of_other_rank : resume ? RunFolder::resume : RunFolder::create;
         Trainer trainer(recipe, {"lipsgrad", "train"}, open(root), resume, comm);
         if (trainer.run() != 0) errors[r] = "the exit code is not 0";
@@ -216,20 +216,21 @@ TEST_CASE("data parallel: a run is resumed on another number of ranks") {
 TEST_CASE("data parallel: a rank that never comes ends the others with a line and a flight recorder") {
   const ScratchFolder folder;
   write_tiny_images(folder / "data");
-  const Recipe recipe = tiny_recipe(folder / "data", comparable({"run.comm_timeout=1.5", "run.shards=1", "data.batch_size=6"}));
-  const auto errors = train_ranks(3, recipe, folder / "run", false, [&](Communicator& comm) {
-    if (comm.rank != 2) return;
-    check_same_start(comm, to_toml(recipe), recipe.data.batch_size);
-    comm.wait(comm.barrier("the start"));
-    std::this_thread::sleep_for(std::chrono::seconds(5));
+  const Recipe recipe = tiny_recipe(folder / "data", comparable({"run.comm_timeout=4", "run.shards=1", "data.batch_size=6"}));
+  const auto recorder_of = [&](int rank) { return folder / "run" / (rank == 0 ? "flight_recorder.json" : "flight_recorder.rank-1.json"); };
+  const auto errors = train_ranks(3, recipe, folder / "run", false, [&](const std::shared_ptr<Communicator>& comm) {
+    if (comm->rank != 2) return;
+    check_same_start(*comm, recipe, false);
+    const Trainer trainer(recipe, {"lipsgrad", "train"}, RunFolder::of_other_rank(folder / "run"), false, comm);
+    for (int i = 0; i < 6000 && !(fs::exists(recorder_of(0)) && fs::exists(recorder_of(1))); i++) std::this_thread::sleep_for(std::chrono::milliseconds(10));
     fail(Exit::failure, "it slept");
   });
   CHECK(errors[2] == "it slept");
   for (const int r : {0, 1}) {
     CAPTURE(errors[r]);
-    CHECK(errors[r].starts_with(str("rank ", r, " of 3: collective 3 (all_gather of whether to stop, 24 bytes) did not end in 1.5 s")));
+    CHECK(errors[r].starts_with(str("rank ", r, " of 3: collective 6 (all_gather of whether to stop, 24 bytes) did not end in 4 s")));
     CHECK(errors[r].ends_with("rank 2 has not arrived"));
-    const auto recorder = nlohmann::json::parse(bytes_of(folder / "run" / (r == 0 ? "flight_recorder.json" : "flight_recorder.rank-1.json")));
+    const auto recorder = nlohmann::json::parse(bytes_of(recorder_of(r)));
     CHECK(recorder["rank"] == r);
     CHECK(recorder["reason"] == errors[r]);
     const auto& last = recorder["collectives"].back();
@@ -245,9 +246,46 @@ TEST_CASE("data parallel: ranks that were started differently, or cannot share a
   write_tiny_images(folder / "data");
   const Recipe recipe = tiny_recipe(folder / "data", comparable({"data.batch_size=7"}));
   for (const std::string& error : train_ranks(2, recipe, folder / "run")) CHECK(error.find("data.batch_size 7 is that of all ranks together") != error.npos);
-  const auto errors = train_ranks(2, recipe, folder / "run", false, [](Communicator& comm) { check_same_start(comm, str("recipe ", comm.rank), 8); });
+  const Recipe many = tiny_recipe(folder / "data", comparable({"data.batch_size=4", "run.shards=4"}));
+  for (const std::string& error : train_ranks(2, many, folder / "run")) CHECK(error.find("run.shards 4 is more than the 2 images") != error.npos);
+  const auto errors = train_ranks(2, recipe, folder / "run", false, [&](const std::shared_ptr<Communicator>& comm) {
+    check_same_start(*comm, tiny_recipe(folder / "data", comparable({str("run.seed=", comm->rank)})), false);
+  });
   for (const std::string& error : errors) CHECK(error.find("ranks 0 and 1 were started with different recipes") != error.npos);
   CHECK(!fs::exists(folder / "run"));
+}
+
+TEST_CASE("data parallel: ranks that would go on from different steps, or from other data, are refused") {
+  const ScratchFolder folder;
+  write_tiny_images(folder / "data");
+  const Recipe recipe = tiny_recipe(folder / "data", comparable({}));
+  REQUIRE(train(recipe, folder / "run") == 0);
+  fs::create_directories(folder / "empty");
+  fs::copy(folder / "run" / "recipe.toml", folder / "empty" / "recipe.toml");
+  fs::copy(folder / "data", folder / "more", fs::copy_options::recursive);
+  const fs::path image = fs::directory_iterator(fs::directory_iterator(folder / "more" / "train")->path())->path();
+  fs::copy(image, image.parent_path() / "another.png");
+  for (const bool other_data : {false, true}) {
+    std::vector<std::string> errors(2);
+    std::vector<std::thread> threads;
+    std::vector<std::shared_ptr<Communicator>> comms;
+    for (auto& comm : thread_communicators(2, 60)) comms.push_back(std::move(comm));
+    for (int r = 0; r < 2; r++)
+      threads.emplace_back([&, r] {
+        Recipe mine = recipe;
+        if (r == 1 && other_data) mine.data.path = (folder / "more").string();
+        try {
+          Trainer(mine, {"lipsgrad", "train"}, RunFolder::of_other_rank(folder / (r == 1 && !other_data ? "empty" : "run")), true, std::move(comms[r]));
+        } catch (const std::exception& e) {
+          errors[r] = e.what();
+        }
+      });
+    for (std::thread& thread : threads) thread.join();
+    for (const std::string& error : errors) {
+      CAPTURE(error);
+      CHECK(error.starts_with(other_data ? "the data: rank 0 has " : "the start: rank 0 has step "));
+    }
+  }
 }
 
 TEST_CASE("data parallel: two ranks on devices give the tables of one") {

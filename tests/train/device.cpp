@@ -30,9 +30,12 @@ double table_difference(const fs::path& a, const fs::path& b) {
     const std::vector<double>&left = column.numbers, &right = y.numbers(column.name);
     REQUIRE(right.size() == left.size());
     double size = 0;
-    for (const double v : left) size = std::max(size, std::abs(v));
-    for (size_t i = 0; i < left.size(); i++)
+    for (const double v : left)
+      if (std::isfinite(v)) size = std::max(size, std::abs(v));
+    for (size_t i = 0; i < left.size(); i++) {
+      REQUIRE(std::isfinite(left[i]) == std::isfinite(right[i]));
       if (std::isfinite(left[i]) && size > 0) most = std::max(most, std::abs(left[i] - right[i]) / size);
+    }
   }
   return most;
 }

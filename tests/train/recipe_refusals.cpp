@@ -50,7 +50,11 @@ TEST_CASE("recipe: sizes and sections that do not go together are refused with o
   const std::vector<std::string> grey{"model.in_chans=1", "augment.mean=[0]", "augment.std=[1]"};
   refuses(grey + std::vector<std::string>{"augment.auto_augment=3a"}, "augment.auto_augment \"3a\" is for colour images, model.in_chans is 1");
   refuses(grey + std::vector<std::string>{"augment.color_jitter=0.1"}, "augment.color_jitter is for colour images, model.in_chans is 1");
-  CHECK_NOTHROW(parse_recipe("", "r", {"augment.auto_augment=3a", "augment.color_jitter=0.3"}));
+  refuses(grey + std::vector<std::string>{"augment.hue=0.1"}, "augment.hue is for colour images, model.in_chans is 1");
+  refuses({"augment.auto_augment=rand-m9", "augment.hue=0.1"}, "augment.hue is left out beside \"rand-m9\" in timm: set one of them");
+  refuses({"augment.auto_augment=v0", "augment.color_jitter=0.4"}, "augment.color_jitter is left out beside \"v0\" in timm: set one of them");
+  CHECK_NOTHROW(parse_recipe("", "r", {"augment.auto_augment=original-mstd0.5"}));
+  CHECK_NOTHROW(parse_recipe("", "r", {"augment.auto_augment=3a", "augment.color_jitter=0.3", "augment.hue=0.1"}));
   refuses({"schedule.warmup_epochs=300"}, "schedule.warmup_epochs 300 leaves nothing of schedule.epochs 300");
   refuses({"optimizer.lr=1e-6"}, "schedule.min_lr 5e-06 is above optimizer.lr 1e-06");
   refuses({"schedule.warmup_epochs=1", "schedule.warmup_lr=1"}, "schedule.warmup_lr 1 is above optimizer.lr 0.0005");

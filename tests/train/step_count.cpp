@@ -36,7 +36,7 @@ struct Counted {
 }  // namespace
 
 // What our ops move where section 3.1 has another number of passes, and why:
-//   norms and sums   a norm and the sum of the block before it are two kernels, and a norm of a sum reads both its terms again
+//   norms and sums   a norm and the sum of the block before it are two kernels, and each term of a sum gets a gradient of its own
 // Weights, tables, log-sum-exp and the parts of sums that are added in order come on top: a few per cent at batch 256.
 TEST_CASE("step_count: the blocks of Swin-T make as many passes as their kernels say") {
   const Counted swin("swin_tiny");
@@ -49,36 +49,38 @@ TEST_CASE("step_count: the blocks of Swin-T make as many passes as their kernels
   check("qkv", 4, 8);
   check("attention", 4, 8);
   check("proj", 2, 4);
-  check("norms and sums", 9, 12);
+  check("norms and sums", 9, 11);
   check("mlp", 14, 24);
   CHECK(swin.gflop() == Approx(27.1).epsilon(0.02));
   CHECK(swin.floor_mb() == Approx(255).epsilon(0.02));
-  CHECK(swin.mb() == Approx(1.083 * swin.floor_mb()).epsilon(0.01));
+  CHECK(swin.mb() == Approx(1.072 * swin.floor_mb()).epsilon(0.01));
 }
 
+// Forward: 3 of each of two convolutions, the second with its sum, and 4 of the product between them with its own. Backward: 4 of the second
+// convolution, 5 of the first, whose gradient adds to what is there, 3 for the slope of the product's GELU and 4 for its gradients.
 TEST_CASE("step_count: LipsFormer-Swin-T adds its convolution branches") {
   const Counted lipsformer("lipsformer_swin_tiny");
   const Traffic convolutions = lipsformer.passes("layers.0", "convolutions");
-  CHECK(convolutions.forward == Approx(15).epsilon(0.02));
-  CHECK(convolutions.backward == Approx(29).epsilon(0.02));
+  CHECK(convolutions.forward == Approx(10).epsilon(0.02));
+  CHECK(convolutions.backward == Approx(16).epsilon(0.02));
   CHECK(lipsformer.gflop() == Approx(29.94).epsilon(0.02));
   CHECK(lipsformer.floor_mb() == Approx(338).epsilon(0.02));
-  CHECK(lipsformer.mb() == Approx(1.166 * lipsformer.floor_mb()).epsilon(0.01));
+  CHECK(lipsformer.mb() == Approx(1.014 * lipsformer.floor_mb()).epsilon(0.01));
 }
 
 // ViT-S, because drawing the weights of ViT-B takes seconds; the tables have both.
-TEST_CASE("step_count: ViT-S/16 is at 1.08 times its floor") {
+TEST_CASE("step_count: ViT-S/16 is at 1.07 times its floor") {
   const Counted vit("deit_small");
   CHECK(vit.gflop() == Approx(27.8).epsilon(0.02));
   CHECK(vit.floor_mb() == Approx(154).epsilon(0.02));
-  CHECK(vit.mb() == Approx(1.077 * vit.floor_mb()).epsilon(0.01));
+  CHECK(vit.mb() == Approx(1.0654 * vit.floor_mb()).epsilon(0.01));
 }
 
-TEST_CASE("step_count: CSwin-T pays for its position of values") {
+TEST_CASE("step_count: CSwin-T has its position of values in the attention") {
   const Counted cswin("cswin_tiny");
   CHECK(cswin.gflop() == Approx(26.1).epsilon(0.02));
   CHECK(cswin.floor_mb() == Approx(257).epsilon(0.02));
-  CHECK(cswin.mb() == Approx(1.50 * cswin.floor_mb()).epsilon(0.01));
+  CHECK(cswin.mb() == Approx(1.085 * cswin.floor_mb()).epsilon(0.005));
 }
 
 TEST_CASE("step_count: an image costs the same in any batch, but for the weights") {

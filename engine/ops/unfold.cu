@@ -68,18 +68,17 @@ template <class T> struct Backward {
   }
 };
 
-// What Forward looks up for each feature, [3, C*K*K].
-Tensor feature_places(const Patches& p, Device device) {
-  const int64_t features = p.features();
-  std::vector<int32_t> places(3 * features);
-  for (int64_t f = 0; f < features; f++) {
-    const int64_t channel = f / (p.kernel * p.kernel), ky = f / p.kernel % p.kernel, kx = f % p.kernel;
+// What Forward looks up for each feature, [3, C*K*K]; made where it is used, because a recorded step copies nothing from the host.
+struct FeaturePlaces {
+  Patches p;
+  int32_t* places;
+  HD void operator()(int64_t f) const {
+    const int64_t features = p.features(), channel = f / (p.kernel * p.kernel), ky = f / p.kernel % p.kernel, kx = f % p.kernel;
     places[f] = int32_t((ky * p.width + kx) * p.channels + channel);
     places[features + f] = int32_t(ky);
     places[2 * features + f] = int32_t(kx);
   }
-  return Tensor::from({3, features}, places, DType::i32, device);
-}
+};
 
 }  // namespace
 
@@ -91,7 +90,8 @@ Tensor unfold(const Tensor& x, int kernel, int stride, int padding) {
   const Patches p{x.dim(1), x.dim(2), x.dim(3), kernel, stride, padding};
   check(p.height + 2 * padding >= kernel && p.width + 2 * padding >= kernel, "[unfold] no patch of ", kernel, " fits ", x.shape());
   const int64_t tokens = p.down() * p.across();
-  const Tensor places = feature_places(p, x.device());
+  const Tensor places = Tensor::empty({3, p.features()}, DType::i32, x.device());
+  map(x.device(), p.features(), FeaturePlaces{p, places.data<int32_t>()});
   Tensor y = Tensor::empty({x.dim(0), tokens, p.features()}, x.dtype(), x.device());
   count_kernel({x}, {y});
   dispatch(x.dtype(), [&]<class T>() {

@@ -132,6 +132,22 @@ TEST_CASE("device: a recorded step gives bit for bit what an eager one gives") {
   check_recorded_as_eager(scratch, "plain", {});
 }
 
+TEST_CASE("device: every family and what else a layer makes of constants can be recorded") {
+  const ScratchFolder scratch;
+  write_tiny_images(scratch / "data");
+  const std::vector<Set> settings{
+      {"model.family=vit", "model.depths=[2]", "model.num_heads=[2]", "parts.attention=dot"},
+      {"model.family=cswin", "model.img_size=32", "model.patch_size=4", "model.depths=[1, 1, 1, 1]", "model.num_heads=[2, 2, 4, 4]", "model.stripe_widths=[1, 2, 2, 1]"},
+      {"parts.residual=convex"},
+      {"parts.attention=dot_mup"},
+      {"parts.attention=l2"},
+      {"parts.activation=gelu_scaled"}};
+  for (size_t i = 0; i < settings.size(); i++) {
+    CAPTURE(settings[i].front());
+    check_recorded_as_eager(scratch, std::to_string(i), settings[i]);
+  }
+}
+
 TEST_CASE("device: a resumed run gives bit for bit what an uninterrupted one gives") {
   const ScratchFolder scratch;
   write_tiny_images(scratch / "data");

@@ -10,7 +10,7 @@
 // Comments, EXIF and colour profiles, which no decoder of ours reads, are left out.
 //
 // interval: MCUs between two markers, brought to the nearest divisor of the MCUs of a row. 0 chooses: near 64 pixels, at least 4
-// MCUs, at least 150 bytes on average (after jpeg_pipeline.md, 2.5 and 7; 64 pixels measured faster than 96, and as small).
+// MCUs, at least 150 bytes on average (64 pixels measured faster than 96, and as small).
 //
 // Nothing for a file that is damaged, or is not grayscale or of three colours, or whose pixels would not stay as they are, which is
 // checked: every pixel of the result is decoded and compared.

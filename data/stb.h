@@ -1,6 +1,6 @@
 // stb.h: stb_image, which decodes PNG, and the few JPEGs that libjpeg cannot.
 //
-// The packaged version has known defects (jpeg_pipeline.md, 4.3). Callers check headers, sizes and whatever those defects need before
+// The packaged version has known defects. Callers check headers, sizes and whatever those defects need before
 // they call it: png.cpp and plain_jpeg.cpp.
 #pragma once
 #include <span>

@@ -138,7 +138,8 @@ MatrixBatch::MatrixBatch(const std::vector<Matrix>& matrices, Device device) : m
 
 void MatrixBatch::products(const Tensor& flat, bool makes_left, bool makes_right) const {
   with_weight_type(flat.dtype(), [&]<class T>() {
-    map_rows(flat.device(), pieces_, Products<T>{flat.data<T>(), rows(), pieces_of(piece_table_), left(), partial_.data<double>(), right(), makes_left, makes_right});
+    map_rows(flat.device(), pieces_,
+             Products<T>{flat.data<T>(), rows(), pieces_of(piece_table_), left(), partial_.data<double>(), right(), makes_left, makes_right});
   });
   if (makes_right) map(flat.device(), columns_, SumColumns{partial_.data<double>(), rows(), column_table_.data<int32_t>(), right()});
 }

@@ -31,8 +31,8 @@ void hammer_factors(const Tensor& sigma, const Tensor& limits, const Tensor& num
 void spectral_decay_factors(const Tensor& sigma, double strength, const Tensor& numbers, const Tensor& factors);
 // What brings W_i to where it may be stored: 1 where it is within, else targets[i] / bounds[i]; 1 for a bound that is not finite.
 void enforcing_factors(const Tensor& within, const Tensor& bounds, const Tensor& targets, const Tensor& numbers, const Tensor& factors);
-// -a_i and a_i, the strengths of the soft cap of W_i in its type, where |W_i|_2 <= k scales[i]: k = bounds[i] / scales[i], or, without bounds, what a step of norm
-// lr updates[i] leaves of sigma_max: k = sigma_max (1 - lr decay) + lr updates[i].
+// -a_i and a_i, the strengths of the soft cap of W_i in its type, where |W_i|_2 <= k scales[i]: k = bounds[i] / scales[i], or, without bounds, what a step
+// of norm lr updates[i] leaves of sigma_max: k = sigma_max (1 - lr decay) + lr updates[i].
 struct SoftCapStep {
   Tensor scales, bounds, updates;
   double sigma_max, decay;

@@ -241,8 +241,7 @@ HeadBound Attention::head_bound(const AttentionHead& h, double temperature) cons
     case Similarity::l2:
       if (place.rotary_base > 0 || part.qk_norm != NormKind::none) return l2_head_on_ball(h, part.qk_norm == NormKind::none);
       return l2_head(h, bias_table ? max_abs(bias_table) / part.temperature / temperature : 0);
-    // Values are not normalised and the clamp of q and k at 1e-12 lets the similarity turn over within 1e-12: no useful constant exists
-    // (reference lipsformer.md 2.7).
+    // Values are not normalised and the clamp of q and k at 1e-12 lets the similarity turn over within 1e-12: no useful constant exists.
     case Similarity::cosine: break;
   }
   return {infinity, infinity, h.reach_v};

@@ -15,7 +15,6 @@ struct DepthwiseConv {
     if (scope.rules().bias) bias = scope.parameter("bias", {channels}, ParameterKind::vector, InitRule::conv_bias(area));
   }
 
-
   // [B, H, W, C] -> [B, H, W, C]
   Tensor with_gelu(const Tensor& x) const {
     const LayerRange range(name);

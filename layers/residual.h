@@ -54,7 +54,7 @@ struct ResidualBranch {
   Tensor with_gelu_of(const DepthwiseConv& layer, const Tensor& x, const Mode& mode) const {
     if (omega || mode.branch_variances) return (*this)(x, layer.with_gelu(x), mode);
     const LayerRange range(layer.name);
-    return depthwise_conv_gelu_residual(x, layer.kernel(), layer.bias(), weights(x), drop(mode), skip);
+    return depthwise_conv_gelu_residual(x, layer.weight.kernel(), layer.bias(), weights(x), drop(mode), skip);
   }
   // The sum and its norm, in one pass where there is one.
   Sum with_norm(const Norm& norm, const Tensor& x, const Tensor& f, bool keep_sum, const Mode& mode) const {

@@ -23,6 +23,6 @@ struct Gpt : SequenceModel {
   Domain input_domain(double) const override { return {context, config.embed_dim}; }
   int64_t widest_activation() const override { return int64_t(context) * config.embed_dim; }
   // The rms bound as the paper and its code compute it, for comparison: it divides by GELU's slope twice and takes many heads for one, so it is
-  // below the truth for some weights (reference enforced_lipschitz.md 3.4, 3.5) and never enters ours. `overshoot` multiplies the norm of every matrix.
+  // below the truth for some weights and never enters ours. `overshoot` multiplies the norm of every matrix.
   double published_bound(const NormSource& norms, double overshoot = 1) const;
 };

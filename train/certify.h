@@ -7,7 +7,7 @@
 // What is certified is the map of the weights as they are, in exact arithmetic, on images with pixels in [0, 1]; lengths are in pixels, before
 // normalisation, over the whole image. With L the bound up to the features and w_i the rows of the classifier, a change of length r moves
 // z_i - z_j by at most |w_i - w_j| L r, so an image of class y keeps it up to min_j (z_y - z_j) / (|w_y - w_j| L)
-// (reference enforced_lipschitz.md 5.1).
+// (Tsuzuku et al. 2018).
 class Certifier {
  public:
   // The norms are proved here. A model that has no bound certifies nothing; bound().blame says why.

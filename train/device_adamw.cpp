@@ -53,7 +53,8 @@ void DeviceAdamW::measure() {
 }
 
 void DeviceAdamW::move() {
-  own_.adamw({store_.values_in_use(), store_.gradient(0), m_, v_, averages_in_step_ ? ema : Tensor(), decay_, options_.betas[0], options_.betas[1], options_.eps, options_.ema_decay},
+  own_.adamw({store_.values_in_use(), store_.gradient(0), m_, v_, averages_in_step_ ? ema : Tensor(), decay_, options_.betas[0], options_.betas[1],
+              options_.eps, options_.ema_decay},
              numbers_);
 }
 

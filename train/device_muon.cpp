@@ -19,7 +19,8 @@ std::vector<double> updates_of(const ParameterStore& store, const OptimizerOptio
 }  // namespace
 
 DeviceMuon::DeviceMuon(ParameterStore& store, const OptimizerOptions& options)
-    : DeviceAdamW(store, options, others(owned_by_muon(store, options.muon)), updates_of(store, options)), packing_(store, owned_by_muon(store, options.muon), {}),
+    : DeviceAdamW(store, options, others(owned_by_muon(store, options.muon)), updates_of(store, options)),
+      packing_(store, owned_by_muon(store, options.muon), {}),
       matrices_(weight_matrices(store)) {
   for (const Quintic& q : coefficients_of(options).steps) quintics_.push_back({q.a, q.b, q.c});
   if (options.muon.embedding_rows)

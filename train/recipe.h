@@ -50,14 +50,10 @@ struct ModelRecipe {
     key("num_heads", model.num_heads, between(1, 1024), "attention heads of each stage");
     key("window_size", model.window_size, between(1, 1024), "side of the attention window, tokens");
     key("mlp_ratio", model.mlp_ratio, above_up_to(0, 64), "hidden width of the MLP over its width");
-    key("drop_path_rate", model.drop_path_rate, below(1),
-        "chance of dropping the last branch; it grows linearly from 0 at the first");
-    key("shift_windows", model.shift_windows, anything(),
-        "every second block attends in windows moved by half (Swin)");
-    key("norm_position", model.norm_position, one_of({"pre", "post"}),
-        "norm before each branch, or after the residual sum");
-    key("conv_branches", model.conv_branches, anything(),
-        "two 7x7 depthwise branches before the attention of each block (LipsFormer)");
+    key("drop_path_rate", model.drop_path_rate, below(1), "chance of dropping the last branch; it grows linearly from 0 at the first");
+    key("shift_windows", model.shift_windows, anything(), "every second block attends in windows moved by half (Swin)");
+    key("norm_position", model.norm_position, one_of({"pre", "post"}), "norm before each branch, or after the residual sum");
+    key("conv_branches", model.conv_branches, anything(), "two 7x7 depthwise branches before the attention of each block (LipsFormer)");
     key("stripe_widths", model.stripe_widths, between(1, 1024), "cswin: width of the stripes of each stage, tokens");
     key("token_dim", model.token_dim, between(2, 4096), "t2t_vit: width of the two token transformers");
     key("pool", model.pool, one_of({"token", "mean"}), "vit: what the classifier reads: a class token, or the mean of all tokens (and no class token)");
@@ -95,8 +91,7 @@ struct PartsRecipe {
         "distances (Kim et al. 2021)");
     key("tau", parts.tau, above(0), "temperature of cosine attention: the largest logit");
     key("nu", parts.nu, above(0), "cosine_bounded: length of the normalised values");
-    key("attention_eps", parts.attention_eps, above(0),
-        "cosine_bounded: epsilon inside the root; the bound rests on it");
+    key("attention_eps", parts.attention_eps, above(0), "cosine_bounded: epsilon inside the root; the bound rests on it");
     key("residual", parts.residual, one_of({"plain", "weighted", "layer_scale", "rezero", "convex", "deepnorm", "admin"}),
         "x + f(x); x + alpha * f(x) with a learnable alpha a channel (weighted, layer_scale) or one for all (rezero); "
         "(1 - alpha) x + alpha f(x); or those that go with norms after the sum (deepnorm, admin)");
@@ -162,12 +157,10 @@ struct AugmentRecipe {
   std::vector<double> mean{0.485, 0.456, 0.406}, std{0.229, 0.224, 0.225};
 
   static void each_key(auto& augment, auto&& key) {
-    key("random_resized_crop", augment.random_resized_crop, anything(),
-        "train on a random part of each image, resized to img_size");
+    key("random_resized_crop", augment.random_resized_crop, anything(), "train on a random part of each image, resized to img_size");
     key("scale", augment.scale, above_up_to(0, 1), "its share of the image's area, from and to");
     key("ratio", augment.ratio, above(0), "its width over its height, from and to");
-    key("crop_padding", augment.crop_padding, between(0, 16384),
-        "without random_resized_crop: random crop of the image padded by so many pixels");
+    key("crop_padding", augment.crop_padding, between(0, 16384), "without random_resized_crop: random crop of the image padded by so many pixels");
     key("hflip", augment.hflip, between(0, 1), "chance of a horizontal flip");
     key("auto_augment", augment.auto_augment, anything(),
         "operations on the pixels, in timm's words: none, 3a, original, v0, or a string such as rand-m9-mstd0.5-inc1");
@@ -185,8 +178,7 @@ struct AugmentRecipe {
     key("erasing_count", augment.erasing_count, between(1, 8), "then from 1 to so many boxes, drawn evenly, that share its area");
     key("erasing_mode", augment.erasing_mode, one_of({"pixel", "rand", "const"}),
         "what a box is filled with, behind normalisation: normal noise, one normal colour, or zero");
-    key("crop_pct", augment.crop_pct, above_up_to(0, 1),
-        "evaluation: img_size over the short side before the centre crop");
+    key("crop_pct", augment.crop_pct, above_up_to(0, 1), "evaluation: img_size over the short side before the centre crop");
     key("mean", augment.mean, anything(), "subtracted from each channel, of pixels in 0..1");
     key("std", augment.std, above(0), "then divides it");
   }
@@ -215,10 +207,8 @@ struct OptimizerRecipe {
         "all rates are scaled by batch_size * accumulate / this; 0: taken as they are");
     key("betas", optimizer.betas, below(1), "decay of the first and the second moment");
     key("eps", optimizer.eps, above(0), "added to the root of the second moment");
-    key("weight_decay", optimizer.weight_decay, at_least(0),
-        "decoupled decay of weights with two or more dimensions");
-    key("weight_decay_1d", optimizer.weight_decay_1d, at_least(0),
-        "of biases, norms, residual scales and position tables");
+    key("weight_decay", optimizer.weight_decay, at_least(0), "decoupled decay of weights with two or more dimensions");
+    key("weight_decay_1d", optimizer.weight_decay_1d, at_least(0), "of biases, norms, residual scales and position tables");
     key("clip_grad", optimizer.clip_grad, at_least(0), "largest global gradient norm; 0: off");
     key("accumulate", optimizer.accumulate, between(1, 1 << 16),
         "batches whose gradients are averaged into one step");

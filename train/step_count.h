@@ -1,4 +1,4 @@
-// step_count.h: what the ops of a step compute and move on a device, counted without computing it, beside the floor of reference performance.md.
+// step_count.h: what the ops of a step compute and move on a device, counted without computing it, beside a floor.
 #pragma once
 #include <optional>
 
@@ -27,7 +27,7 @@ StepCount count_step(Training& training);
 // The recipe as it is counted: one shard, and its batch in one pass.
 Recipe recipe_to_count(Recipe recipe);
 
-// The same at level G of performance.md section 3.1: each product reads its operands and writes its result once, biases, GELU and their gradients
+// The same at level G: each product reads its operands and writes its result once, biases, GELU and their gradients
 // are in its epilogue; a norm, the sum before it and stochastic depth are one kernel; attention is one kernel a direction. Parameters are not
 // counted. Empty for a model that has no table there.
 std::optional<StageTraffic> floor_of_step(const Model& model);

@@ -6,11 +6,10 @@
 #include <algorithm>
 #include <cmath>
 
+#include "engine/between_nodes.h"
 #include "engine/blas.h"
 #include "engine/comm_launch.h"
 #include "train/device_step.h"
-
-#include "engine/between_nodes.h"
 
 DType recipe_dtype(const Recipe& recipe) {
   return recipe.run.dtype == "f64" ? DType::f64 : recipe.run.dtype == "bf16" ? DType::bf16 : DType::f32;

@@ -22,7 +22,7 @@ struct HeadBound {
 inline HeadBound beside(const HeadBound& a, const HeadBound& b) { return {std::hypot(a.l2, b.l2), std::hypot(a.token, b.token), std::hypot(a.reach, b.reach)}; }
 
 // nu softmax(tau q^ k^) v^ with x^ = x / sqrt(|x|^2 + eps): |d x^| <= |dx| / sqrt eps and |Q^|, |K^|, |V^| <= sqrt N, hence
-// L <= nu / sqrt(eps) [N tau / 2 (|Wq| + |Wk|) + sqrt(N) |Wv|]                    (reference lipsformer.md 2.6, bound (2))
+// L <= nu / sqrt(eps) [N tau / 2 (|Wq| + |Wk|) + sqrt(N) |Wv|]                    (after Qi et al. 2023, cosine attention)
 // Token by token: |do_i| <= max |dv^_j| + max_j |dlogit_ij| with |v^| < 1.
 inline HeadBound cosine_bounded_head(const AttentionHead& h, Real tau, Real nu, Real eps) {
   const Real slope = nu / std::sqrt(eps);
@@ -39,7 +39,7 @@ inline Real cosine_theorem_refined(const AttentionHead& h, Real tau, Real nu, Re
 
 // softmax(scale q k^T) v on tokens of bounded length: dO = dP V + P dV, |dP| <= 1/2 |dS|, |dS| <= scale (|dQ| |K| + |Q| |dK|) with
 // |Q| <= sqrt(N) rq and so on, hence L <= sqrt(N) |Wv| + N / 2 rv scale (|Wq| rk + rq |Wk|).
-// Token by token: |do_i| <= |Wv| max|dx| + rv scale (rk |Wq| + rq |Wk|) max|dx|    (reference enforced_lipschitz.md 3.3, 3.5 (iii))
+// Token by token: |do_i| <= |Wv| max|dx| + rv scale (rk |Wq| + rq |Wk|) max|dx|    (after Newhouse et al. 2025, dot product)
 inline HeadBound dot_head(const AttentionHead& h) {
   const Real logits = h.scale * (h.q * h.reach_k + h.reach_q * h.k) * h.reach_v;
   if (!std::isfinite(logits)) return {INFINITY, INFINITY, h.reach_v};

@@ -9,7 +9,7 @@
 // search went (but for the rounding of f, which a step h far above it keeps small).
 //
 // Per sample: v by power iteration on the Jacobian J(x), with J v as a difference over 2h and J^T u from the tape; then x along
-// d(u J v)/dx = (J(x + h v)^T u - J(x - h v)^T u) / 2h, for as long as that helps (reference enforced_lipschitz.md 5.7).
+// d(u J v)/dx = (J(x + h v)^T u - J(x - h v)^T u) / 2h, for as long as that helps.
 class StretchSearch {
  public:
   using Map = std::function<Tensor(const Tensor&)>;          // [B, ...] -> [B, ...], each sample by itself

@@ -140,7 +140,9 @@ TEST_CASE("auto augment: what is no policy is refused, the nearest name given") 
   CHECK(refusal("rand-mx").find("there is no 'mx'") != std::string::npos);
   CHECK(refusal("rand-m9x").find("'m' takes a number from 0 to 100, given '9x'") != std::string::npos);
   CHECK(refusal("rand-n1.5").find("'n' takes a whole number") != std::string::npos);
-  for (const char* wrong : {"", "rand-", "rand--m9", "rand-m", "rand-p2", "rand-m9-", "3a-m9", "rand-n0", "rand-n15-t3aw", "original-m9", "original-t3a", "v0-mstd", "v0-mstd101", "v0-n2"}) refusal(wrong);
+  for (const char* wrong : {"", "rand-", "rand--m9", "rand-m", "rand-p2", "rand-m9-", "3a-m9", "rand-n0", "rand-n15-t3aw", "original-m9",
+                            "original-t3a", "v0-mstd", "v0-mstd101", "v0-n2"})
+    refusal(wrong);
 }
 
 TEST_CASE("auto augment: operations, shares and magnitudes have the published distribution") {

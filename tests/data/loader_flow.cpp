@@ -239,6 +239,7 @@ TEST_CASE("loader: more damaged images than may be end the run with the names of
       if (++met == limit + 1) expected = place / 10;
     }
     CHECK(batches == expected);
-    CHECK(why.find(str(" of 60 images are damaged, data.max_damaged allows ", limit, ": ", first, " (the content is neither JPEG nor PNG), ")) != std::string::npos);
+    const std::string said = str(" of 60 images are damaged, data.max_damaged allows ", limit, ": ", first, " (the content is neither JPEG nor PNG), ");
+    CHECK(why.find(said) != std::string::npos);
   }
 }

@@ -1,4 +1,5 @@
-"""Writes augment.txt, augment_levels.txt and augment_policies.txt beside this file: what Pillow and timm make of small pictures. Needs Pillow, numpy and timm's sources.
+"""Writes augment.txt, augment_levels.txt and augment_policies.txt beside this file: what Pillow and timm make of small pictures.
+Needs Pillow, numpy and timm's sources.
 
 augment.txt: op argument filter picture height width hash(output) hex(output), the last "-" but for the smallest picture
 augment_levels.txt: op level sign filter picture height width hash(output): timm's ops, from their magnitude on

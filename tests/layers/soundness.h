@@ -123,6 +123,7 @@ inline void draw_numbers(ParameterStore& store, Draw& d) {
   }
   for (size_t i = 0; i < store.buffers().size(); i++) {
     const BufferInfo& info = store.buffers()[i];
+    if (ends_with(info.name, "alpha")) continue;   // follows from the weights, or is a constant of the layer
     std::vector<double> values(size_t(info.shape.size()));
     const bool variance = ends_with(info.name, "running_var");
     for (double& v : values) v = variance ? std::exp(1.5 * d.normal()) : d.normal();

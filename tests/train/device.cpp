@@ -136,8 +136,9 @@ TEST_CASE("device: every family and what else a layer makes of constants can be 
   const ScratchFolder scratch;
   write_tiny_images(scratch / "data");
   const std::vector<Set> settings{
-      {"model.family=vit", "model.depths=[2]", "model.num_heads=[2]", "parts.attention=dot"},
-      {"model.family=cswin", "model.img_size=32", "model.patch_size=4", "model.depths=[1, 1, 1, 1]", "model.num_heads=[2, 2, 4, 4]", "model.stripe_widths=[1, 2, 2, 1]"},
+      {"model.family=vit", "model.conv_branches=false", "model.depths=[2]", "model.num_heads=[2]", "parts.attention=dot"},
+      {"model.family=cswin", "model.img_size=32", "model.patch_size=4", "model.depths=[1, 1, 1, 1]", "model.num_heads=[2, 2, 4, 4]",
+       "model.stripe_widths=[1, 2, 2, 1]"},
       {"parts.residual=convex"},
       {"parts.attention=dot_mup"},
       {"parts.attention=l2"},
@@ -168,9 +169,10 @@ TEST_CASE("device: constraints give the tables of the CPU, recorded or not") {
     std::string name, strength;
     double tolerance;
   };
-  for (const auto& [name, strength, tolerance] : std::vector<Method>{{"weight_decay", "0", 1e-6}, {"spectral_weight_decay", "0.1", 1e-6}, {"spectral_hammer", "0", 1e-6},
-                                                                     {"clipped_weight_decay", "0.2", 1e-6}, {"stiefel", "0", 1e-6}, {"spectral_hard_cap", "0", search},
-                                                                     {"spectral_normalize", "0", search}, {"spectral_soft_cap", "0", search}})
+  const std::vector<Method> methods{{"weight_decay", "0", 1e-6}, {"spectral_weight_decay", "0.1", 1e-6}, {"spectral_hammer", "0", 1e-6},
+                                    {"clipped_weight_decay", "0.2", 1e-6}, {"stiefel", "0", 1e-6}, {"spectral_hard_cap", "0", search},
+                                    {"spectral_normalize", "0", search}, {"spectral_soft_cap", "0", search}};
+  for (const auto& [name, strength, tolerance] : methods)
     for (const std::string optimizer : {"adamw", "muon"}) {
       if (optimizer == "muon" && name != "spectral_soft_cap" && name != "spectral_hammer") continue;
       const std::string run = name + "-" + optimizer;

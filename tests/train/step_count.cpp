@@ -1,4 +1,4 @@
-// The counts of a step against the tables of reference performance.md, sections 3.1 to 3.3, at batch 256 in bf16.
+// The counts of a step against the floor of level G, at batch 256 in bf16.
 #include "train/step_count.h"
 
 #include <doctest/doctest.h>

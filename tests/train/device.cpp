@@ -1,9 +1,10 @@
 // A run on a GPU, here on fibers where there is none: the CPU's numbers, the same recorded or not, the same resumed; and what it does not have
 // is refused.
-
 #include <cmath>
+#include <cstring>
 
 #include "engine/capture_rules.h"
+#include "engine/safetensors.h"
 #include "tiny_run.h"
 #include "train/csv_read.h"
 
@@ -47,6 +48,25 @@ struct Case {
 };
 using Cases = std::vector<Case>;
 
+// The averages of the weights in the last checkpoints of two runs in f64, relative to the largest of each tensor.
+double average_difference(const fs::path& a, const fs::path& b) {
+  const int64_t last = RunPaths{a}.sealed_checkpoints().back();
+  const SafetensorsFile x((RunPaths{a}.checkpoint(last) / "state.safetensors").string()), y((RunPaths{b}.checkpoint(last) / "state.safetensors").string());
+  double most = -1;
+  for (const auto& [name, entry] : x.tensors()) {
+    if (!name.starts_with("ema.")) continue;
+    REQUIRE(entry.dtype == "F64");
+    std::vector<double> left(entry.bytes / sizeof(double)), right(left.size());
+    std::memcpy(left.data(), entry.data, entry.bytes);
+    std::memcpy(right.data(), y.tensors().at(name).data, entry.bytes);
+    double size = 0;
+    for (const double v : left) size = std::max(size, std::abs(v));
+    for (size_t i = 0; i < left.size(); i++) most = std::max(most, std::abs(left[i] - right[i]) / size);
+  }
+  REQUIRE(most >= 0);
+  return most;
+}
+
 void check_as_cpu(const ScratchFolder& scratch, const std::string& name, const Set& more, const Cases& cases) {
   for (const auto& [dtype, tolerance] : cases) {
     CAPTURE(std::string(dtype));
@@ -81,6 +101,7 @@ TEST_CASE("device: a run on the GPU gives the tables of a run on the CPU") {
   const ScratchFolder scratch;
   write_tiny_images(scratch / "data");
   check_as_cpu(scratch, "plain", {}, {{"f64", 1e-6}, {"f32", 1e-5}, {"bf16", 0.05}});   // f64: rates, vectors of norms and losses are f32
+  CHECK(average_difference(scratch / "plain-cpu-f64", scratch / "plain-cuda-f64") < 1e-6);
 }
 
 TEST_CASE("device: reparametrised weights give the tables of the CPU, recorded or not") {
@@ -124,6 +145,7 @@ TEST_CASE("device: Muon gives the tables of the CPU, in bf16 products up to thei
       const double difference = table_difference(cpu / table, cuda / table);
       CHECK(difference < tolerance);
     }
+    if (std::string(dtype) == "f64") CHECK(average_difference(cpu, cuda) < 1e-6);
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include <map>
 #include <mutex>
+#include <optional>
 #include <set>
 
 #include "engine/blas.h"
@@ -143,10 +144,9 @@ struct Call {
     return found;
   }
 
-  // The fastest of those that the library suggests, timed on a result of its own: the real one may be accumulated into.
-  cublasLtMatmulAlgo_t fastest() const {
+  // The fastest of those that the library suggests, timed on a result of its own: the real one may be accumulated into. None if none of them runs.
+  std::optional<cublasLtMatmulAlgo_t> fastest() const {
     const std::vector<cublasLtMatmulHeuristicResult_t> found = suggestions();
-    check(!found.empty(), "[gemm] cuBLASLt knows no way to make this product");
     const Tensor scratch = Tensor::like(result);
     cudaEvent_t start, stop;
     cuda_check(cudaEventCreate(&start), "cudaEventCreate");
@@ -170,7 +170,7 @@ struct Call {
     }
     cudaEventDestroy(start);
     cudaEventDestroy(stop);
-    check(least >= 0, "[gemm] none of cuBLASLt's ", found.size(), " ways to make this product runs");
+    if (least < 0) return {};
     return found[best].algo;
   }
 };
@@ -220,8 +220,10 @@ void gemm_device(const Gemm& g, const Tensor& given_a, const Tensor& given_b, co
     algorithm = library.algorithms.find(key);
     if (!algorithm && !library.without_sums.count(key)) {
       forbid_in_capture(c.device(), "a product of a shape that no step before had");
-      if (sums && call.suggestions().empty()) library.without_sums.insert(key);
-      else algorithm = library.algorithms.keep(key, call.fastest());
+      const std::optional<cublasLtMatmulAlgo_t> fastest = call.fastest();
+      check(fastest || sums, "[gemm] cuBLASLt knows no way to make this product that runs");
+      if (fastest) algorithm = library.algorithms.keep(key, *fastest);
+      else library.without_sums.insert(key);
     }
   }
   if (!algorithm) return gemm_and_sums(g, a, b, c, epilogue);

@@ -5,6 +5,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "engine/pair_sums.h"
+
 namespace {
 
 // Unsigned, so that what no picture holds wraps around and is no undefined overflow.
@@ -109,55 +111,85 @@ bool inverse_dct(const int16_t* block, const int32_t* quanta, int last, uint8_t*
   return true;
 }
 
+namespace {
+
+typedef uint16_t Samples __attribute__((vector_size(32)));   // 16 of them
+constexpr int samples_at_once = 16;
+
+Samples load_samples(const uint8_t* from) { return __builtin_convertvector(load<Bytes16>(from), Samples); }
+
+// The even and the odd pixels, side by side.
+void store_by_turns(Samples even, Samples odd, uint8_t* out) {
+  const Samples bytes = even | odd << 8;
+  std::memcpy(out, &bytes, sizeof bytes);
+}
+
+}  // namespace
+
 void widen(const uint8_t* in, int count, uint8_t* out) {
-  for (int i = 0; i < count; i++) {
-    out[2 * i] = uint8_t((3 * in[i] + in[i - 1] + 1) >> 2);
-    out[2 * i + 1] = uint8_t((3 * in[i] + in[i + 1] + 2) >> 2);
+  for (int i = 0; i < count; i += samples_at_once, in += samples_at_once, out += 2 * samples_at_once) {
+    const Samples own = load_samples(in) * 3;
+    store_by_turns((own + load_samples(in - 1) + 1) >> 2, (own + load_samples(in + 1) + 2) >> 2, out);
   }
 }
 
 void widen_between(const uint8_t* near, const uint8_t* far, int count, uint8_t* out) {
-  const auto sum = [&](int i) { return uint16_t(3 * near[i] + far[i]); };
-  for (int i = 0; i < count; i++) {
-    out[2 * i] = uint8_t((3 * sum(i) + sum(i - 1) + 8) >> 4);
-    out[2 * i + 1] = uint8_t((3 * sum(i) + sum(i + 1) + 7) >> 4);
+  const auto sum = [&](int i) { return load_samples(near + i) * 3 + load_samples(far + i); };
+  for (int i = 0; i < count; i += samples_at_once, out += 2 * samples_at_once) {
+    const Samples own = sum(i) * 3;
+    store_by_turns((own + sum(i - 1) + 8) >> 4, (own + sum(i + 1) + 7) >> 4, out);
   }
 }
 
 namespace {
 
-typedef uint8_t Bytes16 __attribute__((vector_size(16)));
-typedef int16_t Shorts16 __attribute__((vector_size(32)));
-typedef int32_t Ints16 __attribute__((vector_size(64)));
+constexpr int pixels_at_once = 32;
 
-Shorts16 scaled(Shorts16 chroma, int factor) {   // factor: 16 bits behind the point
-  const Ints16 wide = __builtin_convertvector(chroma, Ints16) * factor + (1 << 15);
-  return __builtin_convertvector(wide >> 16, Shorts16);
+// What chroma adds to luma, factors with 16 bits behind the point, rounded. Factors of 15 bits round alike for every chroma there is.
+constexpr int add_red(int cr) { return (cr * 91881 + (1 << 15)) >> 16; }
+constexpr int add_blue(int cb) { return (cb * 116130 + (1 << 15)) >> 16; }
+constexpr int16_t red_factor = 13173, blue_factor = -7471;   // behind 1 and 2
+static_assert([] {
+  for (int c = -128; c < 128; c++)
+    if (add_red(c) != c + ((c * red_factor + (1 << 14)) >> 15) || add_blue(c) != 2 * c + ((c * blue_factor + (1 << 14)) >> 15)) return false;
+  return true;
+}());
+
+struct Colours {
+  Shorts16 red, green, blue;
+};
+
+// Of 16 pixels; cb and cr: from -128 to 127.
+Colours colours_of(Shorts16 y, Shorts16 cb, Shorts16 cr) {
+  constexpr int green_blue = -22554, green_red = (1 << 16) - 46802;   // the second one behind -1
+  const Shorts16 factors = Shorts16(Ints8{} + (green_red * (1 << 16) + (green_blue & 0xFFFF)));
+  const Ints8 low = (pair_sums(low_pairs(cb, cr), factors) + (1 << 15)) >> 16, high = (pair_sums(high_pairs(cb, cr), factors) + (1 << 15)) >> 16;
+  return {y + cr + rounded_product(cr, Shorts16{} + red_factor), y - cr + to_shorts(low, high), y + 2 * cb + rounded_product(cb, Shorts16{} + blue_factor)};
 }
 
-Bytes16 clamped(Shorts16 v) {
-  v = v < 0 ? Shorts16{} : v > 255 ? Shorts16{} + 255 : v;
-  return __builtin_convertvector(v, Bytes16);
+// Where byte i of the sixteenths `third` of 48 bytes comes from, of the bytes of colour `channel`.
+Bytes32 order_of(int third, int channel) {
+  Bytes32 order{};
+  for (int i = 0; i < 32; i++) order[i] = uint8_t((third * 16 + i % 16) % 3 == channel ? (third * 16 + i % 16) / 3 : 255);
+  return order;
 }
 
 }  // namespace
 
 void to_rgb(const uint8_t* y, const uint8_t* cb, const uint8_t* cr, int width, uint8_t* out) {
-  for (int x = 0; x < width; x += 16, out += 48) {
-    const Shorts16 luma = __builtin_convertvector(load<Bytes16>(y + x), Shorts16);
-    const Shorts16 blue = __builtin_convertvector(load<Bytes16>(cb + x), Shorts16) - 128;
-    const Shorts16 red = __builtin_convertvector(load<Bytes16>(cr + x), Shorts16) - 128;
-    const Ints16 both = __builtin_convertvector(blue, Ints16) * 22554 + __builtin_convertvector(red, Ints16) * 46802;
-    const Bytes16 r = clamped(luma + scaled(red, 91881)), b = clamped(luma + scaled(blue, 116130));
-    const Bytes16 g = clamped(luma + __builtin_convertvector(((1 << 15) - both) >> 16, Shorts16));
-    Bytes16 rg[2] = {__builtin_shufflevector(r, g, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23),
-                     __builtin_shufflevector(r, g, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)};
-    const Bytes16 pixels[3] = {
-        __builtin_shufflevector(rg[0], b, 0, 1, 16, 2, 3, 17, 4, 5, 18, 6, 7, 19, 8, 9, 20, 10),
-        __builtin_shufflevector(__builtin_shufflevector(rg[0], rg[1], 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26), b,
-                                0, 21, 1, 2, 22, 3, 4, 23, 5, 6, 24, 7, 8, 25, 9, 10),
-        __builtin_shufflevector(rg[1], b, 26, 6, 7, 27, 8, 9, 28, 10, 11, 29, 12, 13, 30, 14, 15, 31)};
-    if (x + 16 <= width) std::memcpy(out, pixels, sizeof pixels);
+  for (int x = 0; x < width; x += pixels_at_once, out += 3 * pixels_at_once) {
+    const Bytes32 luma = load_bytes(y + x), blueness = load_bytes(cb + x), redness = load_bytes(cr + x);
+    const Colours low = colours_of(low_shorts(luma), low_shorts(blueness) - 128, low_shorts(redness) - 128);
+    const Colours high = colours_of(high_shorts(luma), high_shorts(blueness) - 128, high_shorts(redness) - 128);
+    const Bytes32 red = to_bytes(low.red, high.red), green = to_bytes(low.green, high.green), blue = to_bytes(low.blue, high.blue);
+    uint8_t pixels[3 * pixels_at_once];
+#pragma GCC unroll 3
+    for (int third = 0; third < 3; third++) {
+      const Bytes32 bytes = shuffle_lanes(red, order_of(third, 0)) | shuffle_lanes(green, order_of(third, 1)) | shuffle_lanes(blue, order_of(third, 2));
+      std::memcpy(pixels + 16 * third, &bytes, 16);
+      std::memcpy(pixels + 48 + 16 * third, reinterpret_cast<const uint8_t*>(&bytes) + 16, 16);
+    }
+    if (x + pixels_at_once <= width) std::memcpy(out, pixels, sizeof pixels);
     else std::memcpy(out, pixels, size_t(width - x) * 3);
   }
 }

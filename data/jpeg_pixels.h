@@ -8,10 +8,11 @@
 // it makes of that depends on how it was built.
 bool inverse_dct(const int16_t* block, const int32_t* quanta, int last, uint8_t* out, int64_t stride);
 
-// out: [2 * count]; each sample gives two pixels, 3/4 of its own and 1/4 of the neighbour's. in[-1] and in[count] must be readable.
+// out: [2 * count]; each sample gives two pixels, 3/4 of its own and 1/4 of the neighbour's, so in[-1] and in[count] count. It goes by
+// sixteens: in is read to one sample behind the last sixteen, out written to their end.
 void widen(const uint8_t* in, int count, uint8_t* out);
 // The same of 3/4 of the row `near` and 1/4 of the row `far`, rounded once.
 void widen_between(const uint8_t* near, const uint8_t* far, int count, uint8_t* out);
 
-// out: [width, 3]. The others are read up to the next sixteenth pixel.
+// out: [width, 3]. The others are read up to the next thirty-second pixel.
 void to_rgb(const uint8_t* y, const uint8_t* cb, const uint8_t* cr, int width, uint8_t* out);

@@ -50,6 +50,60 @@ inline Ints8 pair_sums(Shorts16 x, Shorts16 w) {
 #endif
 }
 
+// (x w + 2^14) >> 15
+inline Shorts16 rounded_product(Shorts16 x, Shorts16 w) {
+#ifdef __AVX2__
+  return Shorts16(_mm256_mulhrs_epi16(__m256i(x), __m256i(w)));
+#else
+  Shorts16 v;
+  for (int i = 0; i < 16; i++) v[i] = int16_t((int32_t(x[i]) * w[i] + (1 << 14)) >> 15);
+  return v;
+#endif
+}
+
+// Of each lane: a's and b's first four by turns; the last four.
+inline Shorts16 low_pairs(Shorts16 a, Shorts16 b) {
+  return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 8, 24, 9, 25, 10, 26, 11, 27);
+}
+inline Shorts16 high_pairs(Shorts16 a, Shorts16 b) {
+  return __builtin_shufflevector(a, b, 4, 20, 5, 21, 6, 22, 7, 23, 12, 28, 13, 29, 14, 30, 15, 31);
+}
+
+// The first eight bytes of each lane; the last eight.
+inline Shorts16 low_shorts(Bytes32 x) {
+  return Shorts16(__builtin_shufflevector(x, Bytes32{}, 0, 32, 1, 32, 2, 32, 3, 32, 4, 32, 5, 32, 6, 32, 7, 32, 16, 32, 17, 32, 18, 32, 19, 32, 20, 32,
+                                          21, 32, 22, 32, 23, 32));
+}
+inline Shorts16 high_shorts(Bytes32 x) {
+  return Shorts16(__builtin_shufflevector(x, Bytes32{}, 8, 32, 9, 32, 10, 32, 11, 32, 12, 32, 13, 32, 14, 32, 15, 32, 24, 32, 25, 32, 26, 32, 27, 32, 28,
+                                          32, 29, 32, 30, 32, 31, 32));
+}
+
+// What low_pairs and high_pairs took apart, from -2^15 to 2^15 - 1 each.
+inline Shorts16 to_shorts(Ints8 low, Ints8 high) {
+#ifdef __AVX2__
+  return Shorts16(_mm256_packs_epi32(__m256i(low), __m256i(high)));
+#else
+  Shorts16 v;
+  for (int i = 0; i < 16; i++) v[i] = int16_t((i % 8 < 4 ? low : high)[i / 8 * 4 + i % 4]);
+  return v;
+#endif
+}
+
+// What low_shorts and high_shorts took apart, to bytes from 0 to 255.
+inline Bytes32 to_bytes(Shorts16 low, Shorts16 high) {
+#ifdef __AVX2__
+  return Bytes32(_mm256_packus_epi16(__m256i(low), __m256i(high)));
+#else
+  Bytes32 v;
+  for (int i = 0; i < 32; i++) {
+    const int16_t x = (i % 16 < 8 ? low : high)[i / 16 * 8 + i % 8];
+    v[i] = uint8_t(x < 0 ? 0 : x > 255 ? 255 : x);
+  }
+  return v;
+#endif
+}
+
 // Four vectors of sums to bytes from 0 to 255, those of a lane in their order.
 inline Bytes32 to_bytes(Ints8 a, Ints8 b, Ints8 c, Ints8 d) {
 #ifdef __AVX2__

@@ -235,6 +235,9 @@ TEST_CASE("repack: an index that lies is refused, though its checksums are right
   Bytes ended = coded;
   ended[lengths[0] + 1] = 0xD9;
   refused(lengths, ended);
+  Bytes endless = coded;   // the last interval goes on where its mark should be
+  endless[endless.size() - 2] = endless[endless.size() - 1] = 0x2A;
+  refused(lengths, endless);
   Bytes behind = coded;
   behind.insert(behind.end(), coded.begin(), coded.end());
   CHECK(opened(lengths, behind).exit == Exit::ok);   // as behind the end of any JPEG

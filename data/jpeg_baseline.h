@@ -16,7 +16,7 @@ class BaselineReader {
   // Takes the tables of a header that libjpeg has read. False for a file of another kind.
   bool open(const jpeg_decompress_struct& header, const uint8_t* begin, const uint8_t* end);
   // False when the data are not what they must be, as far as they were read; the caller then asks libjpeg what is wrong with them.
-  // index: of the file, null when it has none. out: [region.height, region.width, channels].
+  // index: of the file, a true one (index_is_true); null when it has none. out: [region.height, region.width, channels].
   bool read(const Box& region, int channels, const RestartIndex* index, const uint8_t* file, uint8_t* out);
 
  private:

@@ -192,13 +192,20 @@ TEST_CASE("ilsvrc: of meta.mat three fields are read, and the rest is refused") 
     bad[i] ^= uint8_t(1 << draw.below(8));
     refusal(bad);   // under the sanitizers a test of memory
   }
-  const auto replaced = [&](const std::string& from, const std::string& to) {
-    Bytes bad = plain;
-    const auto at = std::search(bad.begin(), bad.end(), from.begin(), from.end());
-    REQUIRE(at != bad.end());
+  const auto with = [&](const std::string& from, const std::string& to) {
+    Bytes other = plain;
+    const auto at = std::search(other.begin(), other.end(), from.begin(), from.end());
+    REQUIRE(at != other.end());
     std::copy(to.begin(), to.end(), at);
-    return refusal(bad);
+    return other;
   };
+  const auto replaced = [&](const std::string& from, const std::string& to) { return refusal(with(from, to)); };
+  // The ID is what the file says, not the place; a word may be of 16 bits a letter, as MATLAB writes them.
+  using std::string_literals::operator""s;
+  CHECK(read_meta_mat(with("\4\0\2\0\1\0\0\0"s, "\4\0\2\0\7\0\0\0"s), "m") == std::map<int, std::string>{{7, "n09"}, {2, "n01"}, {3, "n05"}});
+  const std::string narrow = "\20\0\3\0n09\0"s;
+  CHECK(read_meta_mat(with(narrow, "\4\0\4\0n\0009\0"s), "m").at(1) == "n9");
+  CHECK(replaced(narrow, "\4\0\4\0n\0009\1"s) == "m: a WNID is no word");
   CHECK(replaced("IM", "MI") == "m: is no little-endian MATLAB 5 file");
   CHECK(replaced("WNID", "WNIE") == "m: its synsets have no field WNID");
   CHECK(replaced("num_children", "num_childrem") == "m: its synsets have no field num_children");

@@ -235,9 +235,11 @@ TEST_CASE("repack: an index that lies is refused, though its checksums are right
   Bytes ended = coded;
   ended[lengths[0] + 1] = 0xD9;
   refused(lengths, ended);
-  Bytes endless = coded;   // the last interval goes on where its mark should be
-  endless[endless.size() - 2] = endless[endless.size() - 1] = 0x2A;
-  refused(lengths, endless);
+  for (const uint8_t last : {0x2A, 0xFF}) {   // the last interval goes on where its mark should be
+    Bytes endless = coded;
+    endless[endless.size() - 2] = 0x2A, endless[endless.size() - 1] = last;
+    refused(lengths, endless);
+  }
   Bytes behind = coded;
   behind.insert(behind.end(), coded.begin(), coded.end());
   CHECK(opened(lengths, behind).exit == Exit::ok);   // as behind the end of any JPEG

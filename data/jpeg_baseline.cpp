@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdio>
+#include <cstring>
 
 #include <jpeglib.h>
 
@@ -11,6 +12,7 @@
 
 namespace {
 
+constexpr int most_blocks = 6;             // in an MCU: 2 x 2 of luma, 1 of each chroma
 constexpr int64_t most_pixels = 1 << 24;   // of a region whose planes are kept; libjpeg needs a few rows only
 
 int divided_up(int a, int b) { return (a + b - 1) / b; }
@@ -36,6 +38,7 @@ bool BaselineReader::open(const jpeg_decompress_struct& header, const uint8_t* b
   const int horizontal = gray ? 1 : header.max_h_samp_factor, vertical = gray ? 1 : header.max_v_samp_factor;
   if (horizontal > 2 || vertical > horizontal) return false;
   mcu_width_ = 8 * horizontal, mcu_height_ = 8 * vertical;
+  blocks_ = horizontal * vertical + count - 1;
   across_ = divided_up(width_, mcu_width_), down_ = divided_up(height_, mcu_height_);
 
   for (int c = 0; c < count; c++) {
@@ -66,21 +69,26 @@ BaselineReader::Window BaselineReader::window_of(const Box& region) const {
           columns.left / mcu_width_, divided_up(columns.right, mcu_width_)};
 }
 
+// First all numbers, then all transforms: one that follows at once would wait for the last numbers to arrive in memory.
 bool BaselineReader::read_mcu(BitReader& bits, int row, int column) {
-  for (int c = 0; c < components_; c++) {
+  alignas(32) int16_t blocks[most_blocks][64];
+  int last[most_blocks];
+  std::memset(blocks, 0, size_t(blocks_) * sizeof blocks[0]);
+  for (int c = 0, b = 0; c < components_; c++) {
     Component& component = component_[c];
     const HuffmanTable &dc = dc_[component.dc], &ac = ac_[component.ac];
+    for (int i = component.vertical * component.horizontal; i > 0; i--, b++) {
+      const bool wanted = c < wanted_;
+      if (!(wanted ? HuffmanTable::read_block(dc, ac, bits, component.predictor, blocks[b], last[b]) : HuffmanTable::pass_block(dc, ac, bits, component.predictor)))
+        return false;
+    }
+  }
+  for (int c = 0, b = 0; c < wanted_; c++) {
+    Component& component = component_[c];
     for (int v = 0; v < component.vertical; v++)
-      for (int h = 0; h < component.horizontal; h++) {
-        if (c >= wanted_) {
-          if (!HuffmanTable::pass_block(dc, ac, bits, component.predictor)) return false;
-          continue;
-        }
-        alignas(32) int16_t block[64] = {};
-        int last = 0;
-        if (!HuffmanTable::read_block(dc, ac, bits, component.predictor, block, last)) return false;
+      for (int h = 0; h < component.horizontal; h++, b++) {
         uint8_t* pixels = component.at((row * component.vertical + v) * 8, (column * component.horizontal + h) * 8);
-        if (!inverse_dct(block, component.quanta, last, pixels, component.stride)) return false;
+        if (!inverse_dct(blocks[b], component.quanta, last[b], pixels, component.stride)) return false;
       }
   }
   return true;

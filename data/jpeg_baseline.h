@@ -46,6 +46,7 @@ class BaselineReader {
   const uint8_t *begin_ = nullptr, *end_ = nullptr;
   int width_ = 0, height_ = 0, components_ = 0, interval_ = 0;
   int mcu_width_ = 0, mcu_height_ = 0, across_ = 0, down_ = 0;
+  int blocks_ = 0;               // in an MCU
   int wanted_ = 0;               // components whose pixels are wanted
   Component component_[3];
   HuffmanTable dc_[4], ac_[4];

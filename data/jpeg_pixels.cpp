@@ -182,14 +182,15 @@ void to_rgb(const uint8_t* y, const uint8_t* cb, const uint8_t* cr, int width, u
     const Colours low = colours_of(low_shorts(luma), low_shorts(blueness) - 128, low_shorts(redness) - 128);
     const Colours high = colours_of(high_shorts(luma), high_shorts(blueness) - 128, high_shorts(redness) - 128);
     const Bytes32 red = to_bytes(low.red, high.red), green = to_bytes(low.green, high.green), blue = to_bytes(low.blue, high.blue);
-    uint8_t pixels[3 * pixels_at_once];
+    uint8_t border[3 * pixels_at_once];
+    const bool whole = x + pixels_at_once <= width;
+    uint8_t* pixels = whole ? out : border;
 #pragma GCC unroll 3
     for (int third = 0; third < 3; third++) {
       const Bytes32 bytes = shuffle_lanes(red, order_of(third, 0)) | shuffle_lanes(green, order_of(third, 1)) | shuffle_lanes(blue, order_of(third, 2));
       std::memcpy(pixels + 16 * third, &bytes, 16);
       std::memcpy(pixels + 48 + 16 * third, reinterpret_cast<const uint8_t*>(&bytes) + 16, 16);
     }
-    if (x + pixels_at_once <= width) std::memcpy(out, pixels, sizeof pixels);
-    else std::memcpy(out, pixels, size_t(width - x) * 3);
+    if (!whole) std::memcpy(out, border, size_t(width - x) * 3);
   }
 }

@@ -111,8 +111,8 @@ KERNEL __launch_bounds__(gemm_mma::threads, 2) product_mma_kernel(LaunchTable<Pr
   });
 }
 
-// A block makes 64 x 64 results, a thread 4 x 4 of them, over steps of 16 terms.
-constexpr int plain_side = 64, plain_depth = 16, plain_threads = 256, plain_stride = plain_side + 4;
+// A block makes 32 x 32 results, a thread 4 x 4 of them, over steps of 16 terms.
+constexpr int plain_side = 32, plain_depth = 16, plain_threads = 64, plain_stride = plain_side + 4;
 
 template <class T> DEVICE void load_plain(T* to, const SymmetricJob<T>& job, int first_line, int first_term) {
   for (int e = int(threadIdx.x); e < plain_side * plain_depth; e += plain_threads) {   // neighbours read neighbours
@@ -126,7 +126,7 @@ template <class T> DEVICE void load_plain(T* to, const SymmetricJob<T>& job, int
 template <class T> KERNEL __launch_bounds__(plain_threads) symmetric_plain_kernel(LaunchTable<SymmetricJob<T>> table, Factors<T> factors) {
   const SymmetricJob<T> job = table.of(int(blockIdx.x));
   const LowerTile at(int(blockIdx.x) - job.first);
-  const int first_row = at.row * plain_side, first_column = at.column * plain_side, row = int(threadIdx.x) / 16 * 4, column = int(threadIdx.x) % 16 * 4;
+  const int first_row = at.row * plain_side, first_column = at.column * plain_side, row = int(threadIdx.x) / 8 * 4, column = int(threadIdx.x) % 8 * 4;
   T *left = dynamic_shared<T>(), *right = left + plain_depth * plain_stride;
   const bool works = first_row + row < job.n && first_column + column <= first_row + row + 3;   // has results of the lower triangle
   T sum[4][4] = {};

@@ -85,7 +85,7 @@ void check_products(const std::vector<Tensor>& x, const Quadratic& q) {
   for (const Tensor& one : x) c.push_back(Tensor::full(square_of(one.shape()), NAN, one.dtype(), cuda));
   symmetric_products(x, c, q);
   for (size_t i = 0; i < x.size(); i++) {
-    INFO(x[i].dtype(), " ", x[i].shape());
+    INFO(str(x[i].dtype(), " ", x[i].shape()));
     check_within(c[i], plain(x[i], q), x[i].size() / c[i].dim(0));
     check_symmetric(c[i]);
   }
@@ -145,7 +145,7 @@ TEST_CASE("fibers: products with a symmetric matrix on the smaller side") {
     in_every_schedule([&] {
       products_with_symmetric(s, x, y);
       for (size_t i = 0; i < x.size(); i++) {
-        INFO(dtype, " ", x[i].shape());
+        INFO(str(dtype, " ", x[i].shape()));
         const int64_t rows = x[i].dim(0), columns = x[i].dim(1), n = s[i].dim(0);
         const Numbers left = (rows <= columns ? s[i] : x[i]).values(), right = (rows <= columns ? x[i] : s[i]).values();
         Wanted wanted;

@@ -1,5 +1,5 @@
-// muon_step.h: Muon's step of one matrix (Jordan et al. 2024) on any device, without the host: its momentum, that made orthogonal by products, and
-// the move along it.
+// muon_step.h: Muon's step (Jordan et al. 2024) of many matrices at once on any device, without the host: their momentum, that made orthogonal by
+// products, and the move along it.
 #pragma once
 #include <array>
 #include <vector>
@@ -13,12 +13,15 @@ using Quintics = std::vector<std::array<double, 3>>;   // x -> a x + b x^3 + c x
 // msign by the steps x -> a x + b x^3 + c x^5 on u / |u|_F, in bf16 for f32 weights (f64 for f64). Nothing moves if the gradient's norm is not finite.
 struct MuonStep {
   Tensor weights, gradient, momentum;
-  bool nesterov;
-  double scale, decay;
+  double scale;
 };
-void muon_step(const MuonStep& step, const Quintics& quintics, const Tensor& numbers);
+struct MuonRule {
+  bool nesterov;
+  double decay;
+};
+void muon_step(const std::vector<MuonStep>& steps, const MuonRule& rule, const Quintics& quintics, const Tensor& numbers);
 // The same for rows by themselves, the dual of the root mean square: m as above, w = (1 - lr decay) w - lr scale m_r / RMS(m_r); a row that was never
 // seen stays where it is.
-void muon_rows(const MuonStep& step, const Tensor& numbers);
+void muon_rows(const MuonStep& step, double decay, const Tensor& numbers);
 // The same msign of a matrix in its own type: x / |x|_F, then the steps. Zero stays zero.
 Tensor orthogonal(const Tensor& x, const Quintics& quintics);

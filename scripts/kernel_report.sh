@@ -9,7 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 nvcc=${NVCC:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}
 command -v "$nvcc" >/dev/null || { echo "kernel_report.sh: nvcc is not here; NVCC=/path/to/nvcc names it" >&2; exit 69; }
 page=docs/kernels.md
-hot='window_attention_mma|gemm_mma|depthwise|residual_norm|flat'   # where a spill costs a step's time
+hot='window_attention_mma|gemm_mma|symmetric_products|depthwise|residual_norm|flat'   # where a spill costs a step's time
 architectures=(80 90a)
 
 files=("$@")

@@ -1,4 +1,4 @@
-// device_muon.cpp: a matrix at a time, all without the host.
+// device_muon.cpp: all matrices at once, without the host.
 #include "train/device_muon.h"
 
 #include "engine/muon_step.h"
@@ -39,19 +39,20 @@ std::vector<double> DeviceMuon::numbers_of(double lr) const {
 
 void DeviceMuon::move() {
   DeviceAdamW::move();
+  std::vector<MuonStep> of_matrices;
   for (const WeightMatrix& matrix : matrices_) {
     const auto at = [&](const Tensor& flat, int64_t offset) { return flat.slice(offset, matrix.size()).view({matrix.rows, matrix.columns}); };
     const int64_t packed = packing_.at[size_t(matrix.parameter)] + matrix.offset - store_.parameters()[size_t(matrix.parameter)].offset;
-    muon_step({at(store_.values_in_use(), matrix.offset), at(store_.gradient(0), matrix.offset), at(m_, packed), options_.muon.nesterov,
-               shape_scale(options_.muon, matrix), options_.weight_decay},
-              quintics_, numbers_);
+    of_matrices.push_back({at(store_.values_in_use(), matrix.offset), at(store_.gradient(0), matrix.offset), at(m_, packed),
+                                 shape_scale(options_.muon, matrix)});
   }
+  muon_step(of_matrices, {options_.muon.nesterov, options_.weight_decay}, quintics_, numbers_);
   for (const int p : embeddings_) {
     const int64_t width = store_.parameters()[size_t(p)].shape[-1], n = store_.parameters()[size_t(p)].size();
     const Shape table{n / width, width};
     muon_rows({store_.slice_of(store_.values_in_use(), p).view(table), store_.slice_of(store_.gradient(0), p).view(table),
-               m_.slice(packing_.at[size_t(p)], n).view(table), false, 1, options_.weight_decay_1d},
-              numbers_);
+               m_.slice(packing_.at[size_t(p)], n).view(table), 1},
+              options_.weight_decay_1d, numbers_);
   }
 }
 

@@ -2,15 +2,12 @@
 #pragma once
 #include "engine/math.h"
 #include "engine/ops/drop_path.h"
-#include "engine/ops/gemm_mma.h"
+#include "engine/gemm_mma.h"
 #include "engine/ops/linear.h"
 
 namespace gelu_products {
 
-// 8 numbers of a row, rounded.
-DEVICE Piece rounded(const float (&value)[8]) {
-  return {pack(value[0], value[1]), pack(value[2], value[3]), pack(value[4], value[5]), pack(value[6], value[7])};
-}
+using gemm_mma::rounded;
 
 // h = the product, y = gelu(h) of h as it is stored.
 struct StoreWithGelu {

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <vector>
 
-#include "engine/ops/gemm_mma.h"
+#include "engine/gemm_mma.h"
 #include "schedules.h"
 
 namespace {

@@ -26,7 +26,8 @@ const std::vector<std::set<string>> engine_floors = {
     {"check", "shape", "dtype", "random", "host_device", "math", "box", "small_gemm", "pair_sums", "nearest", "rounding", "soft_cap"},
     {"device", "capture_rules", "memory", "tensor", "upload", "workers", "durable_file", "safetensors"},
     {"autograd", "between_nodes", "profile", "kernel", "fibers", "mma", "team", "map", "convert", "column_sums", "blas", "comm",
-     "flat", "muon_step", "matrix_batch", "spectral_scale", "proved_norms", "weight_caps", "power_iteration", "measures"},
+     "gemm_mma", "launch_table", "symmetric_products", "flat", "muon_step", "matrix_batch", "spectral_scale", "proved_norms", "weight_caps",
+     "power_iteration", "measures"},
     {"ops"},
     {"capture"},
 };

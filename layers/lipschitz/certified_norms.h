@@ -6,7 +6,8 @@
 #include "layers/lipschitz/spectral_norms.h"
 
 // Matrices by their Gram matrix: the power iteration's estimate, raised a little, is proved to be a bound (gram_norm.h); depthwise convolutions as the
-// zero-padded operators that they are (conv_norm.h). Every rounding is counted, so no number is below the truth; each is within about four
+// zero-padded operators that they are (conv_norm.h). Where the model runs on a GPU its matrices are proved there (engine/proved_norms.h), convolutions on the
+// host. Every rounding is counted, so no number is below the truth; each is within about four
 // times the tolerance of the truth.
 class CertifiedNorms : public NormSource {
  public:

@@ -16,6 +16,7 @@ using Search = ProvedNorms::Search;
 constexpr int panel = 32;                        // columns that are eliminated before the rest is touched
 constexpr int tile = 64, slab = 16, pitch = 65;  // of a Gram matrix; of the sums at a time; where the next of a slab's vectors begins
 constexpr int threads = 256, share = 4;          // a thread has share x share numbers of a tile
+constexpr size_t tile_bytes = 2 * slab * pitch * sizeof(double), proof_bytes = tile_bytes + (panel * panel + 1) * sizeof(double);   // of shared memory
 static_assert(tile * tile == threads * share * share);
 
 HD bool finite(double x) { return x - x == 0; }
@@ -48,36 +49,49 @@ template <class T> DEVICE void load_slab(const Row& m, const T* flat, double uns
   }
 }
 
+// A thread's share of a tile: products of the vectors from `row` on and those from `column` on. Its numbers lie tile / share apart.
+struct Share {
+  static constexpr int apart = tile / share;
+  const int row = threadIdx.x % apart, column = threadIdx.x / apart;
+  double sums[share][share] = {};
+
+  template <class T> DEVICE void add(const Row& m, const T* flat, double unscale, const Tile& t) {
+    double *left = dynamic_shared<double>(), *right = left + slab * pitch;
+    for (int64_t begin = 0; begin < m.depth; begin += slab) {
+      load_slab(m, flat, unscale, t.row, begin, left);
+      load_slab(m, flat, unscale, t.column, begin, right);
+      __syncthreads();
+      for (int k = 0; k < slab; k++) {
+        double x[share], y[share];
+        UNROLL
+        for (int e = 0; e < share; e++) x[e] = left[k * pitch + row + e * apart], y[e] = right[k * pitch + column + e * apart];
+        UNROLL
+        for (int a = 0; a < share; a++)
+          UNROLL
+          for (int b = 0; b < share; b++) sums[a][b] += x[a] * y[b];
+      }
+      __syncthreads();
+    }
+  }
+  template <class F> DEVICE void each(const Tile& t, int64_t size, F&& f) const {   // f(row, column, sum) in the lower triangle
+    UNROLL
+    for (int b = 0; b < share; b++)
+      UNROLL
+      for (int a = 0; a < share; a++) {
+        const int64_t i = t.row + row + a * apart, j = t.column + column + b * apart;
+        if (i < size && j <= i) f(i, j, sums[a][b]);
+      }
+  }
+};
+
 template <class T> KERNEL __launch_bounds__(threads) gram_kernel(const Row* rows, const Tile* tiles, const T* flat, const double* scales, double* gram) {
   const Tile t = tiles[blockIdx.x];
   const Row m = rows[t.matrix];
-  const double scale = scales[t.matrix], unscale = 1 / scale;
+  const double scale = scales[t.matrix];
   if (!(scale > 0) || !finite(scale)) return;
-  double *left = dynamic_shared<double>(), *right = left + slab * pitch;
-  const int row = threadIdx.x % (tile / share), column = threadIdx.x / (tile / share);
-  double sums[share][share] = {};
-  for (int64_t begin = 0; begin < m.depth; begin += slab) {
-    load_slab(m, flat, unscale, t.row, begin, left);
-    load_slab(m, flat, unscale, t.column, begin, right);
-    __syncthreads();
-    for (int k = 0; k < slab; k++) {
-      double x[share], y[share];
-      UNROLL
-      for (int e = 0; e < share; e++) x[e] = left[k * pitch + row + e * (tile / share)], y[e] = right[k * pitch + column + e * (tile / share)];
-      UNROLL
-      for (int a = 0; a < share; a++)
-        UNROLL
-        for (int b = 0; b < share; b++) sums[a][b] += x[a] * y[b];
-    }
-    __syncthreads();
-  }
-  UNROLL
-  for (int b = 0; b < share; b++)
-    UNROLL
-    for (int a = 0; a < share; a++) {
-      const int64_t i = t.row + row + a * (tile / share), j = t.column + column + b * (tile / share);
-      if (i < m.size && j <= i) gram[m.gram + j * m.size + i] = sums[a][b];
-    }
+  Share mine;
+  mine.add(m, flat, 1 / scale, t);
+  mine.each(t, m.size, [&](int64_t i, int64_t j, double sum) { gram[m.gram + j * m.size + i] = sum; });
 }
 
 // What all threads of a block know of its matrix.
@@ -95,28 +109,49 @@ DEVICE Proof start(const Row& row, double scale, const double* gram, double* scr
   return p;
 }
 
-// Whether every pivot is positive: panel by panel, then what it takes from the rest. All threads return the same.
+// The corner of a panel, [panel, panel] column by column in shared memory, becomes its Cholesky factor. By a whole warp; whether every pivot is positive.
+DEVICE bool eliminate_corner(double* corner) {
+  const int r = int(lane_id());
+  for (int c = 0; c < panel; c++) {
+    const double pivot = corner[c * panel + c];
+    if (!(pivot > 0)) return false;
+    const double root = sqrt(pivot);
+    __syncwarp();
+    if (r >= c) corner[c * panel + r] = r == c ? root : corner[c * panel + r] / root;
+    __syncwarp();
+    for (int d = c + 1; d <= r; d++) corner[d * panel + r] -= corner[c * panel + d] * corner[c * panel + r];
+    __syncwarp();
+  }
+  return true;
+}
+
+// Whether every pivot is positive: panel by panel its corner, the rows below, and what they take from the rest. All threads return the same.
 DEVICE bool factorizes(const Proof& p) {
-  const int64_t n = p.of.size, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+  const int64_t n = p.of.size;
+  double *corner = dynamic_shared<double>() + 2 * slab * pitch, *positive = corner + panel * panel;
   for (int64_t p0 = 0; p0 < n; p0 += panel) {
-    const int64_t rest = p0 + panel < n ? p0 + panel : n;
-    for (int64_t c = p0; c < rest; c++) {
-      double* column = p.a + c * n;
-      const double pivot = column[c];
-      __syncthreads();
-      if (!(pivot > 0)) return false;
-      const double root = sqrt(pivot);
-      for (int64_t r = c + threadIdx.x; r < n; r += blockDim.x) column[r] /= root;
-      __syncthreads();
-      for (int64_t d = c + 1; d < rest; d++)
-        for (int64_t r = d + threadIdx.x; r < n; r += blockDim.x) p.a[d * n + r] -= column[d] * column[r];
-      __syncthreads();
+    for (int at = threadIdx.x; at < panel * panel; at += threads) {
+      const int r = at % panel, c = at / panel;
+      corner[at] = p0 + r < n && c <= r ? p.a[(p0 + c) * n + p0 + r] : double(r == c);
     }
-    for (int64_t j = rest + warp; j < n; j += warps)
-      for (int64_t i = j + lane_id(); i < n; i += 32) {
-        double sum = 0;
-        for (int64_t c = p0; c < rest; c++) sum += p.a[c * n + i] * p.a[c * n + j];
-        p.a[j * n + i] -= sum;
+    __syncthreads();
+    if (threadIdx.x < 32) *positive = eliminate_corner(corner);
+    __syncthreads();
+    if (*positive == 0) return false;
+    const int64_t rest = p0 + panel;
+    for (int64_t r = rest + threadIdx.x; r < n; r += threads)
+      for (int c = 0; c < panel; c++) {
+        double* column = p.a + p0 * n + r;
+        double x = column[c * n];
+        for (int d = 0; d < c; d++) x -= corner[d * panel + c] * column[d * n];
+        column[c * n] = x / corner[c * panel + c];
+      }
+    __syncthreads();
+    for (Tile t{0, rest, rest}; t.row < n; t.row += tile)
+      for (t.column = rest; t.column <= t.row; t.column += tile) {
+        Share mine;
+        mine.add({p0 * n, n, panel, 1, n, 0}, p.a, 1.0, t);
+        mine.each(t, n, [&](int64_t i, int64_t j, double sum) { p.a[j * n + i] -= sum; });
       }
     __syncthreads();
   }
@@ -136,14 +171,15 @@ DEVICE bool within(const Proof& p, double limit) {
   return factorizes(p);
 }
 
-KERNEL test_kernel(const Row* rows, const double* scales, const double* gram, double* scratch, const double* limits, double* proved) {
+KERNEL __launch_bounds__(threads, 1) test_kernel(const Row* rows, const double* scales, const double* gram, double* scratch, const double* limits,
+                                              double* proved) {
   const Proof p = start(rows[blockIdx.x], scales[blockIdx.x], gram, scratch);
   const bool is = within(p, limits[blockIdx.x]);
   if (threadIdx.x == 0) proved[blockIdx.x] = is;
 }
 
-KERNEL bound_kernel(const Row* rows, const double* scales, const double* gram, double* scratch, const double* estimates, const double* skip, double* bounds,
-                    Search search) {
+KERNEL __launch_bounds__(threads, 1) bound_kernel(const Row* rows, const double* scales, const double* gram, double* scratch, const double* estimates,
+                                               const double* skip, double* bounds, Search search) {
   if (skip && skip[blockIdx.x] != 0) return;
   const Proof p = start(rows[blockIdx.x], scales[blockIdx.x], gram, scratch);
   double bound = p.of.scale;
@@ -181,7 +217,7 @@ void ProvedNorms::look(const Tensor& flat) const {
   const auto* tiles = reinterpret_cast<const Tile*>(tile_table_.raw());
   with_weight_type(flat.dtype(), [&]<class T>() {
     launch({dim3(unsigned(matrices_)), dim3(threads), threads / 32 * sizeof(double)}, scale_kernel<T>, rows, flat.data<T>(), scales_.data<double>());
-    launch({dim3(unsigned(tiles_)), dim3(threads), 2 * slab * pitch * sizeof(double)}, gram_kernel<T>, rows, tiles, flat.data<T>(), scales_.data<double>(),
+    launch({dim3(unsigned(tiles_)), dim3(threads), tile_bytes}, gram_kernel<T>, rows, tiles, flat.data<T>(), scales_.data<double>(),
            gram_.data<double>());
   });
 }
@@ -189,12 +225,12 @@ void ProvedNorms::look(const Tensor& flat) const {
 void ProvedNorms::test(const Tensor& flat, const Tensor& limits, const Tensor& within) const {
   if (matrices_ == 0) return;
   look(flat);
-  launch({dim3(unsigned(matrices_)), dim3(threads)}, test_kernel, reinterpret_cast<const Row*>(table_.raw()), scales_.data<double>(), gram_.data<double>(),
-         scratch_.data<double>(), limits.data<double>(), within.data<double>());
+  launch({dim3(unsigned(matrices_)), dim3(threads), proof_bytes}, test_kernel, reinterpret_cast<const Row*>(table_.raw()), scales_.data<double>(),
+         gram_.data<double>(), scratch_.data<double>(), limits.data<double>(), within.data<double>());
 }
 
 void ProvedNorms::bound(const Tensor& estimates, const Tensor& skip, const Tensor& bounds, const Search& search) const {
   if (matrices_ == 0) return;
-  launch({dim3(unsigned(matrices_)), dim3(threads)}, bound_kernel, reinterpret_cast<const Row*>(table_.raw()), scales_.data<double>(), gram_.data<double>(),
-         scratch_.data<double>(), estimates.data<double>(), skip ? skip.data<double>() : nullptr, bounds.data<double>(), search);
+  launch({dim3(unsigned(matrices_)), dim3(threads), proof_bytes}, bound_kernel, reinterpret_cast<const Row*>(table_.raw()), scales_.data<double>(),
+         gram_.data<double>(), scratch_.data<double>(), estimates.data<double>(), skip ? skip.data<double>() : nullptr, bounds.data<double>(), search);
 }

@@ -1,4 +1,5 @@
-// proved_norms.cu: Gram matrices by tiles of sums in f64, proofs by a Cholesky factorisation in panels. Both lie column by column, lower triangle only.
+// proved_norms.cu: Gram matrices by tiles of sums in f64, proofs by a Cholesky factorisation in panels. Both lie column by column, lower triangle only,
+// the factor from behind in what the Gram matrix leaves free.
 #include "engine/proved_norms.h"
 
 #include <algorithm>
@@ -98,11 +99,12 @@ template <class T> KERNEL __launch_bounds__(threads) gram_kernel(const Row* rows
 struct Proof {
   norm_proof::Gram of;
   const double* gram;
-  double* a;   // scratch: the matrix that is factorised
+  double* last;   // of the numbers of its Gram matrix's place: from there backwards lies the matrix that is factorised
+  DEVICE double& at(int64_t row, int64_t column) const { return last[-(column * of.size + row)]; }
 };
 
-DEVICE Proof start(const Row& row, double scale, const double* gram, double* scratch) {
-  Proof p{{row.size, scale}, gram + row.gram, scratch + row.gram};
+DEVICE Proof start(const Row& row, double scale, double* gram) {
+  Proof p{{row.size, scale}, gram + row.gram, gram + row.gram + row.size * (row.size + 1) - 1};
   double trace = 0;
   for (int64_t i = 0; i < row.size && scale > 0 && finite(scale); i++) trace += p.gram[i * (row.size + 1)];
   p.of = norm_proof::counted(row.size, scale, trace, rounding::gamma(row.depth));
@@ -132,7 +134,7 @@ DEVICE bool factorizes(const Proof& p) {
   for (int64_t p0 = 0; p0 < n; p0 += panel) {
     for (int at = threadIdx.x; at < panel * panel; at += threads) {
       const int r = at % panel, c = at / panel;
-      corner[at] = p0 + r < n && c <= r ? p.a[(p0 + c) * n + p0 + r] : double(r == c);
+      corner[at] = p0 + r < n && c <= r ? p.at(p0 + r, p0 + c) : double(r == c);
     }
     __syncthreads();
     if (threadIdx.x < 32) *positive = eliminate_corner(corner);
@@ -141,17 +143,16 @@ DEVICE bool factorizes(const Proof& p) {
     const int64_t rest = p0 + panel;
     for (int64_t r = rest + threadIdx.x; r < n; r += threads)
       for (int c = 0; c < panel; c++) {
-        double* column = p.a + p0 * n + r;
-        double x = column[c * n];
-        for (int d = 0; d < c; d++) x -= corner[d * panel + c] * column[d * n];
-        column[c * n] = x / corner[c * panel + c];
+        double x = p.at(r, p0 + c);
+        for (int d = 0; d < c; d++) x -= corner[d * panel + c] * p.at(r, p0 + d);
+        p.at(r, p0 + c) = x / corner[c * panel + c];
       }
     __syncthreads();
     for (Tile t{0, rest, rest}; t.row < n; t.row += tile)
       for (t.column = rest; t.column <= t.row; t.column += tile) {
         Share mine;
-        mine.add({p0 * n, n, panel, 1, n, 0}, p.a, 1.0, t);
-        mine.each(t, n, [&](int64_t i, int64_t j, double sum) { p.a[j * n + i] -= sum; });
+        mine.add({0, n, panel, -1, -n, 0}, &p.at(0, p0), 1.0, t);
+        mine.each(t, n, [&](int64_t i, int64_t j, double sum) { p.at(i, j) -= sum; });
       }
     __syncthreads();
   }
@@ -166,22 +167,21 @@ DEVICE bool within(const Proof& p, double limit) {
   const int64_t n = p.of.size, warp = threadIdx.x / 32, warps = blockDim.x / 32;
   __syncthreads();
   for (int64_t j = warp; j < n; j += warps)
-    for (int64_t i = j + lane_id(); i < n; i += 32) p.a[j * n + i] = (i == j ? diagonal : 0.0) - p.gram[j * n + i];
+    for (int64_t i = j + lane_id(); i < n; i += 32) p.at(i, j) = (i == j ? diagonal : 0.0) - p.gram[j * n + i];
   __syncthreads();
   return factorizes(p);
 }
 
-KERNEL __launch_bounds__(threads, 1) test_kernel(const Row* rows, const double* scales, const double* gram, double* scratch, const double* limits,
-                                              double* proved) {
-  const Proof p = start(rows[blockIdx.x], scales[blockIdx.x], gram, scratch);
+KERNEL __launch_bounds__(threads, 1) test_kernel(const Row* rows, const double* scales, double* gram, const double* limits, double* proved) {
+  const Proof p = start(rows[blockIdx.x], scales[blockIdx.x], gram);
   const bool is = within(p, limits[blockIdx.x]);
   if (threadIdx.x == 0) proved[blockIdx.x] = is;
 }
 
-KERNEL __launch_bounds__(threads, 1) bound_kernel(const Row* rows, const double* scales, const double* gram, double* scratch, const double* estimates,
-                                               const double* skip, double* bounds, Search search) {
+KERNEL __launch_bounds__(threads, 1) bound_kernel(const Row* rows, const double* scales, double* gram, const double* estimates, const double* skip,
+                                               double* bounds, Search search) {
   if (skip && skip[blockIdx.x] != 0) return;
-  const Proof p = start(rows[blockIdx.x], scales[blockIdx.x], gram, scratch);
+  const Proof p = start(rows[blockIdx.x], scales[blockIdx.x], gram);
   double bound = p.of.scale;
   if (finite(bound) && bound > 0)
     bound = norm_proof::small_limit(p.of, estimates[blockIdx.x], search.first, search.tolerance, [&](double limit) { return within(p, limit); },
@@ -199,7 +199,7 @@ ProvedNorms::ProvedNorms(const std::vector<MatrixBatch::Matrix>& matrices, Devic
     const bool wide = m.rows <= m.columns;
     const int64_t size = std::min(m.rows, m.columns), i = int64_t(rows.size());
     rows.push_back({m.offset, size, std::max(m.rows, m.columns), wide ? m.columns : 1, wide ? 1 : m.columns, numbers});
-    numbers += size * size;
+    numbers += size * (size + 1);
     for (int64_t row = 0; row < size; row += tile)
       for (int64_t column = 0; column <= row; column += tile) tiles.push_back({i, row, column});
   }
@@ -208,7 +208,6 @@ ProvedNorms::ProvedNorms(const std::vector<MatrixBatch::Matrix>& matrices, Devic
   tile_table_ = table_of(tiles, device);
   scales_ = Tensor::empty({matrices_}, DType::f64, device);
   gram_ = Tensor::empty({numbers}, DType::f64, device);
-  scratch_ = Tensor::empty({numbers}, DType::f64, device);
 }
 
 void ProvedNorms::look(const Tensor& flat) const {
@@ -226,11 +225,11 @@ void ProvedNorms::test(const Tensor& flat, const Tensor& limits, const Tensor& w
   if (matrices_ == 0) return;
   look(flat);
   launch({dim3(unsigned(matrices_)), dim3(threads), proof_bytes}, test_kernel, reinterpret_cast<const Row*>(table_.raw()), scales_.data<double>(),
-         gram_.data<double>(), scratch_.data<double>(), limits.data<double>(), within.data<double>());
+         gram_.data<double>(), limits.data<double>(), within.data<double>());
 }
 
 void ProvedNorms::bound(const Tensor& estimates, const Tensor& skip, const Tensor& bounds, const Search& search) const {
   if (matrices_ == 0) return;
   launch({dim3(unsigned(matrices_)), dim3(threads), proof_bytes}, bound_kernel, reinterpret_cast<const Row*>(table_.raw()), scales_.data<double>(),
-         gram_.data<double>(), scratch_.data<double>(), estimates.data<double>(), skip ? skip.data<double>() : nullptr, bounds.data<double>(), search);
+         gram_.data<double>(), estimates.data<double>(), skip ? skip.data<double>() : nullptr, bounds.data<double>(), search);
 }

@@ -3,7 +3,7 @@
 #include "engine/matrix_batch.h"
 
 // |A|_2 <= limit if limit^2 I - A A^T (the smaller Gram matrix, f64) has a Cholesky factorisation with room for the roundings (norm_proof.h). Gram matrices
-// in tiles, a block each; a proof is a block's too. They take 16 n^2 bytes a matrix, n its smaller side. Numbers of matrices are f64 [matrices].
+// in tiles, a block each; a proof is a block's too. They take 8 n (n + 1) bytes a matrix, n its smaller side. Numbers of matrices are f64 [matrices].
 class ProvedNorms {
  public:
   // Matrices may overlap: row blocks beside the whole.
@@ -21,7 +21,7 @@ class ProvedNorms {
 
   struct Row {
     int64_t offset, size, depth;              // the smaller side and the longer
-    int64_t along_size, along_depth, gram;    // strides of both in the flat buffer; where its Gram matrix and its scratch begin
+    int64_t along_size, along_depth, gram;    // strides of both in the flat buffer; where its Gram matrix begins
   };
   struct Tile {
     int64_t matrix, row, column;   // of the Gram matrix
@@ -29,5 +29,5 @@ class ProvedNorms {
 
  private:
   int64_t matrices_ = 0, tiles_ = 0;
-  Tensor table_, tile_table_, scales_, gram_, scratch_;
+  Tensor table_, tile_table_, scales_, gram_;
 };

@@ -14,6 +14,19 @@ struct Piece {
   int64_t matrix, begin, end, partial;   // rows begin .. end-1; where its part of right [columns] goes
 };
 
+template <class T> struct LoadRight {
+  const T* vectors;
+  const Row* matrices;
+  const int64_t* places;
+  double* right;
+  template <class Team> HD void operator()(int64_t i, const Team& team) const {
+    const Row m = matrices[i];
+    const T* from = vectors + places[i];
+    double* to = right + m.right;
+    team.each(m.columns, [&](int64_t j) { to[j] = double(from[j]); });
+  }
+};
+
 template <class T> struct Products {
   const T* flat;
   const Row* matrices;
@@ -134,6 +147,12 @@ MatrixBatch::MatrixBatch(const std::vector<Matrix>& matrices, Device device) : m
   right_ = Tensor::zeros({right}, DType::f64, device);
   partial_ = Tensor::empty({partial}, DType::f64, device);
   partial_sums_ = Tensor::empty({pieces_}, DType::f64, device);
+}
+
+void MatrixBatch::load_right(const Tensor& vectors, const Tensor& places) const {
+  with_weight_type(vectors.dtype(), [&]<class T>() {
+    map_rows(vectors.device(), matrices_, LoadRight<T>{vectors.data<T>(), rows(), reinterpret_cast<const int64_t*>(places.raw()), right()});
+  });
 }
 
 void MatrixBatch::products(const Tensor& flat, bool makes_left, bool makes_right) const {

@@ -15,6 +15,7 @@ class MatrixBatch {
   };
   MatrixBatch(const std::vector<Matrix>& matrices, Device device);
 
+  void load_right(const Tensor& vectors, const Tensor& places) const;   // right_i = the numbers from places[i] on; places: table_of int64_t [matrices]
   void to_left(const Tensor& flat) const;    // left = A right of each
   void to_right(const Tensor& flat) const;   // right = A^T left
   void to_both(const Tensor& flat) const;    // left = A right, then right = A^T left, in one read of A

@@ -1,79 +1,27 @@
-// power_iteration.cu: matrices in runs of rows, a warp each: y_r = w_r v and z += y_r w_r while the row is at hand; the runs' z are summed in
-// order. Depthwise maps an element a thread, all maps in one launch.
+// power_iteration.cu: matrices as a MatrixBatch has them; depthwise maps an element a thread, all maps in one launch.
 #include "engine/power_iteration.h"
 
-#include <algorithm>
-
 #include "engine/map.h"
-#include "engine/matrix_batch.h"
 
 namespace {
 
-constexpr int64_t rows_a_piece = 32;
-
-// Rows of the tables, all i64.
-struct MatrixRow {
-  int64_t offset, rows, columns, vector, first_piece, pieces, first_partial;
-};
-struct PieceRow {
-  int64_t matrix, begin, end, partial;   // rows begin .. end-1; where its z [columns] goes
-};
-struct MapRow {
+struct MapRow {   // all i64
   int64_t offset, channels, kernel, height, width, vector, stride, first_element, first_channel;
 };
 
-template <class T> struct Products {
-  const T* weights;
-  const float* vectors;
-  const MatrixRow* matrices;
-  const PieceRow* pieces;
-  float* partial;
-  double* squares;
-  template <class Team> HD void operator()(int64_t i, const Team& team) const {
-    const PieceRow p = pieces[i];
-    const MatrixRow m = matrices[p.matrix];
-    const float* v = vectors + m.vector;
-    float* z = partial + p.partial;
-    double sum = 0;
-    for (int64_t r = p.begin; r < p.end; r++) {
-      const T* w = weights + m.offset + r * m.columns;
-      const float y = team.template sum<float>(m.columns, [&](int64_t j) { return float(w[j]) * v[j]; });
-      const bool first = r == p.begin;
-      team.each(m.columns, [&](int64_t j) { z[j] = (first ? 0 : z[j]) + y * float(w[j]); });
-      sum += double(y) * double(y);
-    }
-    if (team.leads()) squares[i] = sum;
-  }
-};
-
-struct ColumnSum {   // z of a matrix, a column each
-  const float* partial;
-  const MatrixRow* matrices;
-  const int32_t* column_table;   // [columns, 2]: matrix, column
-  float* product;
-  HD void operator()(int64_t i) const {
-    const MatrixRow m = matrices[column_table[2 * i]];
-    const int64_t column = column_table[2 * i + 1];
-    float sum = 0;
-    for (int64_t p = 0; p < m.pieces; p++) sum += partial[m.first_partial + p * m.columns + column];
-    product[m.vector + column] = sum;
-  }
-};
-
 struct Normalise {   // sigma of a matrix and its next v
-  const MatrixRow* matrices;
-  const double* squares;
-  const float* product;
+  const MatrixBatch::Row* matrices;
+  const int64_t* places;
+  const double *left, *right;
   float* vectors;
   double* sigma;
   template <class Team> HD void operator()(int64_t i, const Team& team) const {
-    const MatrixRow m = matrices[i];
-    const double sum = team.template sum<double>(m.pieces, [&](int64_t p) { return squares[m.first_piece + p]; });
-    if (team.leads()) sigma[i] = sqrt(sum);
-    const float* z = product + m.vector;
-    float* v = vectors + m.vector;
-    const double norm = sqrt(team.template sum<double>(m.columns, [&](int64_t j) { return double(z[j]) * double(z[j]); }));
+    const MatrixBatch::Row m = matrices[i];
+    const auto norm_of = [&](const double* x, int64_t n) { return sqrt(team.template sum<double>(n, [&](int64_t j) { return x[j] * x[j]; })); };
+    const double *z = right + m.right, stretch = norm_of(left + m.left, m.rows), norm = norm_of(z, m.columns);
+    if (team.leads()) sigma[i] = stretch;
     if (!(norm > 0) || !(norm - norm == 0)) return;
+    float* v = vectors + places[i];
     team.each(m.columns, [&](int64_t j) { v[j] = float(z[j] / norm); });
   }
 };
@@ -152,63 +100,51 @@ struct NormaliseMaps {
   }
 };
 
+std::vector<MatrixBatch::Matrix> places_of(const std::vector<PowerIteration::Matrix>& matrices) {
+  std::vector<MatrixBatch::Matrix> all;
+  for (const auto& m : matrices) all.push_back({m.offset, m.rows, m.columns});
+  return all;
+}
+
 }  // namespace
 
 PowerIteration::PowerIteration(const std::vector<Matrix>& matrices, const std::vector<Depthwise>& maps, Device device)
-    : matrices_(int64_t(matrices.size())), maps_(int64_t(maps.size())) {
-  std::vector<MatrixRow> matrix_rows;
-  std::vector<PieceRow> piece_rows;
-  std::vector<int32_t> columns, channels;
+    : batch_(places_of(matrices), device), maps_(int64_t(maps.size())) {
+  std::vector<int32_t> channels;
+  std::vector<int64_t> vectors;
   std::vector<MapRow> map_rows;
-  int64_t partial = 0, vectors = 0;
-  for (const Matrix& m : matrices) {
-    const int64_t pieces = (m.rows + rows_a_piece - 1) / rows_a_piece;
-    matrix_rows.push_back({m.offset, m.rows, m.columns, m.vector, int64_t(piece_rows.size()), pieces, partial});
-    for (int64_t begin = 0; begin < m.rows; begin += rows_a_piece, partial += m.columns)
-      piece_rows.push_back({int64_t(matrix_rows.size()) - 1, begin, std::min(m.rows, begin + rows_a_piece), partial});
-    for (int64_t c = 0; c < m.columns; c++) columns.insert(columns.end(), {int32_t(matrix_rows.size()) - 1, int32_t(c)});
-    vectors = std::max(vectors, m.vector + m.columns);
-  }
+  for (const Matrix& m : matrices) vectors.push_back(m.vector);
   for (const Depthwise& d : maps) {
     map_rows.push_back({d.offset, d.channels, d.kernel, d.height, d.width, d.vector, d.stride, elements_, channels_});
     elements_ += d.channels * d.height * d.width;
     channels_ += d.channels;
     channels.insert(channels.end(), size_t(d.channels), int32_t(map_rows.size()) - 1);
   }
-  pieces_ = int64_t(piece_rows.size());
-  columns_ = int64_t(columns.size() / 2);
-  matrix_table_ = table_of(matrix_rows, device);
-  piece_table_ = table_of(piece_rows, device);
-  column_table_ = Tensor::from(Shape{int64_t(columns.size())}, columns, DType::i32, device);
-  partial_ = Tensor::empty({partial}, DType::f32, device);
-  squares_ = Tensor::empty({pieces_}, DType::f64, device);
-  product_ = Tensor::empty({vectors}, DType::f32, device);
+  vector_table_ = table_of(vectors, device);
   map_table_ = table_of(map_rows, device);
   channel_table_ = Tensor::from(Shape{channels_}, channels, DType::i32, device);
   image_ = Tensor::empty({elements_}, DType::f32, device);
   back_ = Tensor::empty({elements_}, DType::f32, device);
   norms_ = Tensor::empty({channels_}, DType::f64, device);
-  sigma_ = Tensor::zeros({matrices_ + maps_}, DType::f64, device);
+  sigma_ = Tensor::zeros({batch_.size() + maps_}, DType::f64, device);
 }
 
 void PowerIteration::iterate(const Tensor& weights, const Tensor& vectors) const {
   const Device device = weights.device();
-  const auto* matrices = reinterpret_cast<const MatrixRow*>(matrix_table_.raw());
   const auto* maps = reinterpret_cast<const MapRow*>(map_table_.raw());
   float *v = vectors.data<float>(), *image = image_.data<float>(), *back = back_.data<float>();
   double *norms = norms_.data<double>(), *sigma = sigma_.data<double>();
   const int32_t* channels = channel_table_.data<int32_t>();
+  batch_.load_right(vectors, vector_table_);
+  batch_.to_both(weights);
+  map_rows(device, batch_.size(), Normalise{batch_.rows(), reinterpret_cast<const int64_t*>(vector_table_.raw()), batch_.left(), batch_.right(), v, sigma});
   dispatch(weights.dtype(), [&]<class T>() {
     const T* w = weights.data<T>();
-    const auto* pieces = reinterpret_cast<const PieceRow*>(piece_table_.raw());
-    map_rows(device, pieces_, Products<T>{w, v, matrices, pieces, partial_.data<float>(), squares_.data<double>()});
     map(device, elements_, Correlate<T>{w, v, maps, maps_, false, true, image});
     map(device, elements_, Correlate<T>{w, image, maps, maps_, true, false, back});
   });
-  map(device, columns_, ColumnSum{partial_.data<float>(), matrices, column_table_.data<int32_t>(), product_.data<float>()});
-  map_rows(device, matrices_, Normalise{matrices, squares_.data<double>(), product_.data<float>(), v, sigma});
   map(device, channels_, ChannelNorms{image, maps, channels, norms});
-  map_rows(device, maps_, LargestNorm{norms, maps, sigma + matrices_});
+  map_rows(device, maps_, LargestNorm{norms, maps, sigma + batch_.size()});
   map(device, channels_, ChannelNorms{back, maps, channels, norms});
   map(device, elements_, NormaliseMaps{back, norms, maps, maps_, v});
 }

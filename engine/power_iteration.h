@@ -3,7 +3,7 @@
 #pragma once
 #include <vector>
 
-#include "engine/tensor.h"
+#include "engine/matrix_batch.h"
 
 class PowerIteration {
  public:
@@ -23,8 +23,9 @@ class PowerIteration {
   const Tensor& sigma() const { return sigma_; }   // f64 [matrices, then maps], of the last iteration
 
  private:
-  int64_t matrices_ = 0, maps_ = 0, pieces_ = 0, columns_ = 0, elements_ = 0, channels_ = 0;
-  Tensor matrix_table_, piece_table_, column_table_, partial_, squares_, product_;   // of the matrices
-  Tensor map_table_, channel_table_, image_, back_, norms_;                           // of the maps
+  MatrixBatch batch_;
+  int64_t maps_ = 0, elements_ = 0, channels_ = 0;
+  Tensor vector_table_;                                       // of the matrices
+  Tensor map_table_, channel_table_, image_, back_, norms_;   // of the maps
   Tensor sigma_;
 };

@@ -12,19 +12,6 @@ struct Slots {
 
 constexpr double least_sigma = 1e-6;   // a matrix of zeros stays one
 
-template <class T> struct LoadVectors {   // right = u
-  const T* buffers;
-  const MatrixBatch::Row* matrices;
-  const Slots* places;
-  double* right;
-  template <class Team> HD void operator()(int64_t i, const Team& team) const {
-    const MatrixBatch::Row m = matrices[i];
-    const T* u = buffers + places[i].u;
-    double* to = right + m.right;
-    team.each(m.columns, [&](int64_t j) { to[j] = double(u[j]); });
-  }
-};
-
 template <class Team> HD double length_of(const double* x, int64_t n, const Team& team) {
   return sqrt(team.template sum<double>(n, [&](int64_t j) { return x[j] * x[j]; }));
 }
@@ -78,6 +65,12 @@ std::vector<MatrixBatch::Matrix> matrices_of(const std::vector<SpectralScale::We
   return all;
 }
 
+Tensor vectors_of(const std::vector<SpectralScale::Weight>& weights, Device device) {
+  std::vector<int64_t> all;
+  for (const auto& w : weights) all.push_back(w.u);
+  return table_of(all, device);
+}
+
 Tensor places_of(const std::vector<SpectralScale::Weight>& weights, Device device) {
   std::vector<Slots> all;
   for (const auto& w : weights) all.push_back({w.gamma, w.u, w.alpha, w.factor});
@@ -87,15 +80,16 @@ Tensor places_of(const std::vector<SpectralScale::Weight>& weights, Device devic
 }  // namespace
 
 SpectralScale::SpectralScale(const std::vector<Weight>& weights, Device device)
-    : batch_(matrices_of(weights), device), table_(places_of(weights, device)), sigma_(Tensor::zeros({batch_.size()}, DType::f64, device)),
+    : batch_(matrices_of(weights), device), table_(places_of(weights, device)), vectors_(vectors_of(weights, device)),
+      sigma_(Tensor::zeros({batch_.size()}, DType::f64, device)),
       along_(Tensor::zeros({batch_.size()}, DType::f64, device)) {}
 
 void SpectralScale::iterate(const Tensor& weights, const Tensor& buffers, bool keep) const {
   const Device device = weights.device();
   const auto* places = reinterpret_cast<const Slots*>(table_.raw());
+  batch_.load_right(buffers, vectors_);
+  batch_.to_both(weights);
   with_weight_type(weights.dtype(), [&]<class T>() {
-    map_rows(device, batch_.size(), LoadVectors<T>{buffers.data<T>(), batch_.rows(), places, batch_.right()});
-    batch_.to_both(weights);
     map_rows(device, batch_.size(),
              MakeAlpha<T>{weights.data<T>(), buffers.data<T>(), batch_.rows(), places, batch_.left(), batch_.right(), sigma_.data<double>(), keep});
   });

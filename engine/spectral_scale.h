@@ -21,5 +21,5 @@ class SpectralScale {
 
  private:
   MatrixBatch batch_;
-  Tensor table_, sigma_, along_;
+  Tensor table_, vectors_, sigma_, along_;
 };

@@ -9,10 +9,7 @@
 namespace {
 
 // A bound of |W|_2 to divide a weight by: 1e-10 above the estimate where that can be proved, else within about 1e-5 of the norm.
-double proved_bound(const GramMatrix& gram, double estimate) {
-  const double close = estimate * (1 + 1e-10);
-  return gram.within(close) ? close : gram.upper_bound(estimate, 1e-5);
-}
+double proved_bound(const GramMatrix& gram, double estimate) { return gram.upper_bound(estimate, 1e-5, 1e-10); }
 
 template <class T> void multiply(T* w, int64_t n, double factor) {
   for (int64_t i = 0; i < n; i++) w[i] = T(double(w[i]) * factor);

@@ -81,7 +81,7 @@ void DeviceConstraint::map(const Tensor& numbers) const {
     if (!updates_) {
       estimate({});
       proved_->look(weights);
-      proved_->bound(top_->sigma(), {}, bounds_);
+      proved_->bound(top_->sigma(), {}, bounds_, {});
     }
     soft_cap_strengths({scales_, updates_ ? Tensor() : bounds_, updates_, options_.sigma_max, weight_decay_}, numbers, strengths_);
     for (size_t i = 0; i < matrices_.size(); i++) soft_cap_map(matrix_of(i), strengths_.slice(2 * int64_t(i), 2));
@@ -100,7 +100,7 @@ void DeviceConstraint::enforce(const Tensor& numbers) const {
   const Tensor& weights = store_.values_in_use();
   proved_->test(weights, limits_, within_);
   estimate(within_);
-  proved_->bound(top_->sigma(), within_, bounds_);
+  proved_->bound(top_->sigma(), within_, bounds_, {});
   enforcing_factors(within_, bounds_, targets_, numbers, factors_);
   batch_->multiply(weights, factors_);
 }

@@ -5,9 +5,9 @@
 #include "engine/workers.h"
 #include "layers/lipschitz/spectral_norms.h"
 
-// Matrices by their Gram matrix: the power iteration's estimate, raised a little, is proved to be a bound (gram_norm.h); depthwise convolutions as the
-// zero-padded operators that they are (conv_norm.h). Every rounding is counted, so no number is below the truth; each is within about four
-// times the tolerance of the truth.
+// Matrices by their Gram matrix: the power iteration's estimate, raised a little, is proved to be a bound (gram_norm.h; where the model runs on a GPU
+// there, engine/proved_norms.h); depthwise convolutions as the zero-padded operators that they are (conv_norm.h). Every rounding is counted, so no number is
+// below the truth; each is within about four times the tolerance of the truth.
 class CertifiedNorms : public NormSource {
  public:
   explicit CertifiedNorms(const ParameterStore& store)

@@ -1,8 +1,6 @@
 // gram_norm.cpp: Gram iteration, and positive definiteness by Cholesky.
 //
-// Rounding (rounding.h). A computed A A^T with inner dimension k differs from the exact one by a matrix of norm
-// <= gamma(k) | |A| |A|^T |_2 <= gamma(k) |A|_F^2.
-// W is divided by a power of two so that its largest number lies in [0.5, 1): exact, and no square that matters underflows.
+// Rounding: rounding.h, norm_proof.h. W is divided by a power of two so that its largest number lies in [0.5, 1): exact, and no square that matters underflows.
 #include "layers/lipschitz/gram_norm.h"
 
 #include <algorithm>
@@ -192,12 +190,11 @@ template <class T> double gram_upper_bound(const T* w, int64_t rows, int64_t col
 // cannot hold beside numbers near 1.
 template <class T> GramMatrix::GramMatrix(const T* w, int64_t rows, int64_t columns, Sums sums) {
   const auto take = [&](const auto& a, double error) {
-    size_ = a.count, stride_ = a.stride, scale_ = a.scale;
-    if (a.values.empty()) return;
-    values_ = gram(a);
-    for (int64_t i = 0; i < size_; i++) trace_ += values_[i * stride_ + i];
-    trace_ *= 1 + 2 * (error + gamma(size_));
-    error_ = error * trace_;
+    stride_ = a.stride;
+    if (!a.values.empty()) values_ = gram(a);
+    double trace = 0;
+    for (int64_t i = 0; i < a.count && !values_.empty(); i++) trace += values_[i * stride_ + i];
+    gram_ = norm_proof::counted(a.count, a.scale, trace, error);
   };
   const int64_t depth = std::max(rows, columns);
   const Columns<float> single = std::is_same_v<T, float> && sums == Sums::f32 ? fewer_columns<float>(w, rows, columns) : Columns<float>();
@@ -208,33 +205,31 @@ template <class T> GramMatrix::GramMatrix(const T* w, int64_t rows, int64_t colu
 }
 
 GramMatrix::GramMatrix(const std::vector<double>& values, int64_t size, double error)
-    : size_(size), stride_((size + lanes<double> - 1) / lanes<double> * lanes<double>), error_(error), values_(size * stride_, 0.0) {
+    : gram_{size, 1, 0, error}, stride_((size + lanes<double> - 1) / lanes<double> * lanes<double>), values_(size * stride_, 0.0) {
   for (int64_t i = 0; i < size; i++) {
     std::copy_n(values.data() + i * size, i + 1, values_.data() + i * stride_);
-    trace_ += values[i * size + i];
+    gram_.trace += values[i * size + i];
   }
-  trace_ = (trace_ + double(size) * error) * (1 + gamma(size) * 2);
+  gram_.trace = (gram_.trace + double(size) * error) * (1 + gamma(size) * 2);
 }
 
-// If the factorisation of A [m, m] runs to its end, the exact A has no eigenvalue below -gamma(m + 1) / (1 - gamma(m + 1)) trace(A)
-// (Higham, theorem 10.3 and |R_j|^2 <= a_jj / (1 - gamma); Rump 2006). Here A = (limit^2 - e) I - G with G off by at most
-// `error` and the subtraction by u limit^2; e is the sum of all these, taken twice. So success means limit^2 I - W W^T >= 0.
 bool GramMatrix::within(double limit) const {
-  if (!std::isfinite(scale_) || !(limit >= 0)) return false;
-  if (scale_ == 0) return true;
-  const double square = (limit / scale_) * (limit / scale_);
-  if (trace_ * (1 + 4 * u) <= square) return true;
-  const double e = 2 * (gamma(size_ + 1) * double(size_) * square + 4 * u * square) + error_ * (1 + 1e-6) + 1e-300;
+  const auto [size, scale, trace, error] = gram_;
+  if (!std::isfinite(scale) || !(limit >= 0)) return false;
+  if (scale == 0) return true;
+  const double square = (limit / scale) * (limit / scale);
+  if (norm_proof::proved_by_trace(gram_, square)) return true;
+  const double diagonal = square - norm_proof::margin(gram_, square);
   std::vector<double> a(values_.size());
-  for (int64_t i = 0; i < size_; i++)
-    for (int64_t j = 0; j <= i; j++) a[i * stride_ + j] = (i == j ? square - e : 0.0) - values_[i * stride_ + j];
-  return factorizes(a, size_, stride_);
+  for (int64_t i = 0; i < size; i++)
+    for (int64_t j = 0; j <= i; j++) a[i * stride_ + j] = (i == j ? diagonal : 0.0) - values_[i * stride_ + j];
+  return factorizes(a, size, stride_);
 }
 
 double GramMatrix::estimate(int steps) const {
   const auto times = [&](const std::vector<double>& x) {   // by the lower triangle alone
     std::vector<double> y(x.size(), 0.0);
-    for (int64_t i = 0; i < size_; i++) {
+    for (int64_t i = 0; i < gram_.size; i++) {
       const double* row = values_.data() + i * stride_;
       const double xi = x[i];
       double sum = row[i] * xi;
@@ -246,32 +241,13 @@ double GramMatrix::estimate(int steps) const {
     }
     return y;
   };
-  return values_.empty() ? scale_ : scale_ * std::sqrt(std::max(0.0, largest_eigenvalue(size_, steps, times)));
+  return values_.empty() ? gram_.scale : gram_.scale * std::sqrt(std::max(0.0, largest_eigenvalue(gram_.size, steps, times)));
 }
 
-double GramMatrix::upper_bound(double estimate, double tolerance) const {
-  if (!std::isfinite(scale_)) return scale_;
-  if (scale_ == 0) return 0;
-  const double largest = scale_ * std::sqrt(trace_) * (1 + 8 * u);   // the Frobenius norm
-  const double least = largest / std::sqrt(double(size_)) * (1 - 1e-9) * std::sqrt(1 - std::min(0.5, 4 * error_ / trace_));
-  double low = std::clamp(std::isfinite(estimate) ? estimate : 0.0, least, largest), high = largest;
-  // A step of Lanczos costs a twentieth of a proof: too dear for an estimate that is good, cheap for one that is not.
-  bool searched = false;
-  for (double above = tolerance; above < 1 && low * (1 + above) < largest; above *= 4) {
-    if (!searched && above > 16 * tolerance) {
-      low = std::clamp(this->estimate(lanczos_steps), low, largest);
-      searched = true, above = tolerance;
-    }
-    if (!within(low * (1 + above))) continue;
-    high = low * (1 + above);
-    if (above > tolerance) low *= 1 + above / 4;   // which failed
-    break;
-  }
-  while (high > low * (1 + 3.001 * tolerance)) {
-    const double middle = 0.5 * (low + high);
-    (within(middle) ? high : low) = middle;
-  }
-  return high;
+// A step of Lanczos costs a twentieth of a proof: too dear for an estimate that is good, cheap for one that is not.
+double GramMatrix::upper_bound(double estimate, double tolerance, double first) const {
+  if (!std::isfinite(gram_.scale) || gram_.scale == 0) return gram_.scale;
+  return norm_proof::small_limit(gram_, estimate, first, tolerance, [&](double limit) { return within(limit); }, [&] { return this->estimate(lanczos_steps); });
 }
 
 template double gram_upper_bound(const float*, int64_t, int64_t, int);

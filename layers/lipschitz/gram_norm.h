@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "engine/norm_proof.h"
+
 // An upper bound of |W|_2 for W [rows, columns] by Gram iteration (Delattre et al. 2023), in f64: G <- (G/|G|)^T (G/|G|), `rounds` times;
 // then |W| <= |G|_F^(2^-rounds) times what was divided out. Never below the truth; the excess about squares away with each round, down to
 // 1e-9. Infinity where W has a number that is not finite.
@@ -22,13 +24,12 @@ class GramMatrix {
   // |W|_2 from below by so many steps of Lanczos.
   double estimate(int steps) const;
   // An upper bound of |W|_2, within four times the tolerance of what can be proved. The estimate may be anything; near the norm it saves proofs, each a
-  // factorisation.
-  double upper_bound(double estimate, double tolerance) const;
+  // factorisation. first: how far above the estimate the first of them is.
+  double upper_bound(double estimate, double tolerance, double first) const;
+  double upper_bound(double estimate, double tolerance) const { return upper_bound(estimate, tolerance, tolerance); }
 
  private:
-  int64_t size_ = 0, stride_ = 0;   // of the Gram matrix
-  double scale_ = 1;                // W was divided by it, a power of two
-  double trace_ = 0;                // of the Gram matrix, from above: |W / scale|_F^2
-  double error_ = 0;                // the norm of what the true Gram matrix differs by from values, at most
-  std::vector<double> values_;      // lower triangle of [size, stride]
+  norm_proof::Gram gram_;
+  int64_t stride_ = 0;
+  std::vector<double> values_;   // lower triangle of [size, stride]
 };

@@ -23,7 +23,7 @@ const std::map<string, std::set<string>> may_include = {
 
 // Inside the engine, lowest first: a file includes only its own floor and those below. A new file gets its place here.
 const std::vector<std::set<string>> engine_floors = {
-    {"check", "shape", "dtype", "random", "host_device", "math", "box", "small_gemm", "pair_sums", "nearest", "rounding", "soft_cap"},
+    {"check", "shape", "dtype", "random", "host_device", "math", "box", "small_gemm", "pair_sums", "nearest", "rounding", "norm_proof", "soft_cap"},
     {"device", "capture_rules", "memory", "tensor", "upload", "workers", "durable_file", "safetensors"},
     {"autograd", "between_nodes", "profile", "kernel", "fibers", "mma", "team", "map", "convert", "column_sums", "blas", "comm",
      "gemm_mma", "launch_table", "symmetric_products", "flat", "muon_step", "matrix_batch", "spectral_scale", "proved_norms", "weight_caps",

@@ -20,15 +20,17 @@ double exact_norm(const Parameter& p, int64_t first_row, int64_t rows) {
 
 }  // namespace
 
-TEST_CASE("certified norms: of matrices, heads and convolutions, never below the truth and within half a percent") {
-  for (const DType dtype : {DType::f32, DType::f64}) {
+TEST_CASE("certified norms: of matrices, heads and convolutions, never below the truth and within half a percent, on both devices") {
+  for (const auto& [dtype, device] : std::vector<std::pair<DType, Device>>{{DType::f32, {}}, {DType::f64, {}}, {DType::f32, {Device::cuda}}}) {
+    CAPTURE(dtype);
+    CAPTURE(device);
     ParameterStore store;
     const Scope root(store, {.init = {InitRule::spectral}});
     const Attention fused(root / "fused", 24, {}, {.heads = 4, .window_height = 1, .window_width = 5});
     const Attention separate(root / "separate", 16, {.separate = true}, {.heads = 2, .window_height = 1, .window_width = 5});
     const Linear wide(root / "wide", 700, 20);
     const DepthwiseConv conv(root / "conv", 5, 7, 6, 9);
-    store.finalize(dtype, 0, 3);
+    store.finalize(dtype, 0, 3, device);
     Workers workers(2);
     for (const int iterations : {0, 1, 300}) {   // whatever the estimates are worth
       SpectralNorms estimates(store);
@@ -60,18 +62,21 @@ TEST_CASE("certified norms: of matrices, heads and convolutions, never below the
 }
 
 TEST_CASE("certified norms: a weight that is not finite has no bound") {
-  ParameterStore store;
-  const Scope root(store, {});
-  const Linear linear(root / "linear", 6, 4);
-  const DepthwiseConv conv(root / "conv", 2, 3, 4, 4);
-  store.finalize(DType::f32, 0, 3);
-  linear.weight.raw.raw().data<float>()[3] = NAN;
-  conv.weight.raw.raw().data<float>()[3] = INFINITY;
-  Workers workers(1);
-  SpectralNorms estimates(store);
-  estimates.iterate(workers);
-  CertifiedNorms certified(store);
-  certified.measure(workers, estimates);
-  CHECK(std::isinf(certified.sigma(linear.weight.raw)));
-  CHECK(std::isinf(certified.sigma(conv.weight.raw)));
+  for (const Device device : {Device{}, Device{Device::cuda}}) {
+    ParameterStore store;
+    const Scope root(store, {});
+    const Linear linear(root / "linear", 6, 4);
+    const DepthwiseConv conv(root / "conv", 2, 3, 4, 4);
+    store.finalize(DType::f32, 0, 3, device);
+    linear.weight.raw.raw().data<float>()[3] = NAN;
+    conv.weight.raw.raw().data<float>()[3] = INFINITY;
+    store.host_changed();
+    Workers workers(1);
+    SpectralNorms estimates(store);
+    estimates.iterate(workers);
+    CertifiedNorms certified(store);
+    certified.measure(workers, estimates);
+    CHECK(std::isinf(certified.sigma(linear.weight.raw)));
+    CHECK(std::isinf(certified.sigma(conv.weight.raw)));
+  }
 }

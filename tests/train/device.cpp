@@ -22,7 +22,7 @@ Set six_steps(Set more) {
 
 // Relative to the largest number of a column, over all numbers that both tables have.
 double table_difference(const fs::path& a, const fs::path& b) {
-  const std::vector<std::string> words{"bound_kind", "bound_blame"};
+  const std::vector<std::string> words{"bound_kind", "bound_blame", "kind", "blame"};
   const CsvData x = read_csv(a, words), y = read_csv(b, words);
   REQUIRE(x.rows == y.rows);
   REQUIRE(x.rows > 0);
@@ -67,7 +67,7 @@ double average_difference(const fs::path& a, const fs::path& b) {
   return most;
 }
 
-void check_as_cpu(const ScratchFolder& scratch, const std::string& name, const Set& more, const Cases& cases) {
+void check_as_cpu(const ScratchFolder& scratch, const std::string& name, const Set& more, const Cases& cases, double of_certified = 5e-3) {
   for (const auto& [dtype, tolerance] : cases) {
     CAPTURE(std::string(dtype));
     Set set = six_steps(more);
@@ -83,6 +83,8 @@ void check_as_cpu(const ScratchFolder& scratch, const std::string& name, const S
       const double difference = table_difference(cpu / table, cuda / table);
       CHECK(difference < tolerance);
     }
+    const double certified = table_difference(cpu / "certified.csv", cuda / "certified.csv");
+    CHECK(certified < std::max(tolerance, of_certified));
   }
 }
 
@@ -188,6 +190,9 @@ TEST_CASE("device: constraints give the tables of the CPU, recorded or not") {
   // A proved bound is within 4e-5 of the norm that it bounds; what is divided by it once is off by no more from what another bound gives. The hard cap
   // has 20 polar steps where the CPU takes up to 40: what lies within 5e-7 of the cap is not told from it.
   const double search = 4e-5;
+  // A certified one is within 0.4 %, and where a constraint has just moved the top singular values together the search ends elsewhere on each device; a
+  // layer multiplies up to three of them.
+  const double of_certified = 1.2e-2;
   struct Method {
     std::string name, strength;
     double tolerance;
@@ -201,7 +206,7 @@ TEST_CASE("device: constraints give the tables of the CPU, recorded or not") {
       const std::string run = name + "-" + optimizer;
       CAPTURE(run);
       const Set parts{"constraint.method=" + name, "constraint.strength=" + strength, "constraint.sigma_max=0.8", "optimizer.name=" + optimizer};
-      check_as_cpu(scratch, run, parts, {{"f64", tolerance}});
+      check_as_cpu(scratch, run, parts, {{"f64", tolerance}}, of_certified);
       if (run == "spectral_soft_cap-muon") check_recorded_as_eager(scratch, run, parts);
     }
 }

@@ -101,7 +101,8 @@ FlatPieces::FlatPieces(const std::vector<FlatRange>& parameters, Device device) 
   partial_ = Tensor::empty({pieces_}, DType::f64, device);
 }
 
-void FlatPieces::measure(const Tensor& gradient, double clip, const Tensor& squares, const Tensor& numbers) const {
+void FlatPieces::measure(const Tensor& gradient, double clip, const Tensor& squares, const Tensor& numbers,
+                         const std::function<void(const Tensor&)>& sum_over_ranks) const {
   const Device device = gradient.device();
   const int64_t parameters = int64_t(ranges_.size());
   dispatch(gradient.dtype(), [&]<class T>() {
@@ -109,6 +110,7 @@ void FlatPieces::measure(const Tensor& gradient, double clip, const Tensor& squa
       map_rows(device, pieces_, PieceSquares<T>{gradient.data<T>(), reinterpret_cast<const Piece*>(bounds_.raw()), partial_.data<double>()});
   });
   map_rows(device, parameters, ParameterSquares{partial_.data<double>(), first_piece_.data<int32_t>(), squares.data<double>()});
+  if (sum_over_ranks) sum_over_ranks(squares);
   map_rows(device, 1, Clip{squares.data<double>(), parameters, clip, numbers.data<float>()});
 }
 

@@ -1,6 +1,7 @@
 // flat.h: what a step does to all parameters at once. Their flat buffers are cut into pieces of even size, so that one launch serves all of
 // them, and sums are made of the same pieces in the same order on every device.
 #pragma once
+#include <functional>
 #include <vector>
 
 #include "engine/tensor.h"
@@ -17,7 +18,9 @@ class FlatPieces {
   FlatPieces(const std::vector<FlatRange>& parameters, Device device);
 
   // squares[p] = sum of g^2 over parameter p, f64 [parameters]; numbers (below) gets the norm of all of g and the factor that clips it.
-  void measure(const Tensor& gradient, double clip, const Tensor& squares, const Tensor& numbers) const;
+  // sum_over_ranks(squares): comes between the two where others have the gradients of the parameters that are empty here.
+  void measure(const Tensor& gradient, double clip, const Tensor& squares, const Tensor& numbers,
+               const std::function<void(const Tensor&)>& sum_over_ranks = {}) const;
 
   // One step of AdamW (Loshchilov and Hutter 2019) on all parameters, as torch.optim.AdamW computes it with its clipped gradient:
   //   m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2,  w = (1 - lr d_p) w - lr / c1 m / (sqrt(v / c2) + eps),  ema = e ema + (1 - e) w

@@ -36,6 +36,8 @@ std::vector<std::string> gather_texts(Communicator& comm, const std::string& min
   return all;
 }
 
+Tensor on_host(const Tensor& x) { return x.device() == Device{} ? x : x.to(Device{}); }
+
 void spread(std::vector<int>& owners, std::vector<int> parameters, const std::vector<double>& cost, int ranks) {
   std::stable_sort(parameters.begin(), parameters.end(), [&](int a, int b) { return cost[a] > cost[b]; });
   std::vector<double> load(ranks);
@@ -80,10 +82,15 @@ void check_same_start(Communicator& comm, const Recipe& recipe, bool resumes) {
 }
 
 DataParallel::DataParallel(std::shared_ptr<Communicator> comm, ParameterStore& store, const OptimizerOptions& options, bool zero)
-    : comm_(comm ? std::move(comm) : solo_communicator()), store_(store) {
+    : comm_(comm ? std::move(comm) : solo_communicator()), of_weights_(comm_.get()), store_(store) {
   if (size() == 1) return;
   if (zero) owners_ = spread_parameters(store, options, size());
   if (store.shards() > 0) buckets = std::make_unique<GradientBuckets>(store, *comm_, owners_);
+}
+
+void DataParallel::move_to(Communicator& of_device) {
+  of_weights_ = &of_device;
+  buckets = std::make_unique<GradientBuckets>(store_, of_device, owners_);
 }
 
 std::vector<bool> DataParallel::mine() const {
@@ -130,11 +137,12 @@ void DataParallel::share(std::vector<double>& of_parameters, const std::string& 
 
 void DataParallel::share_weights() {
   if (owners_.empty()) return;
-  comm_->wait(comm_->all_gather(store_.values(), parts_of(store_, owners_, 0, int(owners_.size()), 0), "the weights"));
+  of_weights_->wait(of_weights_->all_gather(store_.values_in_use(), parts_of(store_, owners_, 0, int(owners_.size()), 0), "the weights"));
 }
 
-Tensor DataParallel::whole(const Tensor& packed, const Packing& packing, const std::string& what) {
-  if (owners_.empty()) return packed;
+Tensor DataParallel::whole(const Tensor& state, const Packing& packing, const std::string& what) {
+  if (owners_.empty()) return state;
+  const Tensor packed = on_host(state);
   const Tensor all = Tensor::zeros({packing.whole_size}, store_.dtype());
   std::vector<Part> parts;
   for (size_t p = 0; p < owners_.size(); p++) {
@@ -147,10 +155,12 @@ Tensor DataParallel::whole(const Tensor& packed, const Packing& packing, const s
   return all;
 }
 
-void DataParallel::take_mine(const Tensor& whole, const Packing& packing, const Tensor& packed) const {
+void DataParallel::take_mine(const Tensor& whole, const Packing& packing, const Tensor& state) const {
+  const Tensor packed = on_host(state);
   for (size_t p = 0; p < packing.at.size(); p++) {
     if (packing.at[p] < 0) continue;
     const int64_t n = store_.parameters()[p].size();
     std::memcpy(packed.slice(packing.at[p], n).raw(), whole.slice(packing.whole_at[p], n).raw(), size_t(n) * size_of(store_.dtype()));
   }
+  if (state.device() != Device{}) state.copy_from(packed);
 }

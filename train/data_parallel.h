@@ -32,9 +32,13 @@ class DataParallel {
   void check_same(const std::string& mine, const std::string& what);
   void share_buffers();   // every rank goes on from the first one's
 
+  // Gradients and weights lie on a device, where this communicator, which must outlive this object's use, finds them.
+  void move_to(Communicator& of_device);
+
   // ZeRO-1: a number of each parameter from its owner; all weights from their owners; a packed tensor of state as a whole, and back.
   void share(std::vector<double>& of_parameters, const std::string& what);
   void share_weights();
+  void add_up(const Tensor& x, const std::string& what) { of_weights_->wait(of_weights_->all_reduce(x, what)); }   // where the weights are
   Tensor whole(const Tensor& packed, const Packing& packing, const std::string& what);
   void take_mine(const Tensor& whole, const Packing& packing, const Tensor& packed) const;
 
@@ -42,6 +46,7 @@ class DataParallel {
 
  private:
   std::shared_ptr<Communicator> comm_;
+  Communicator* of_weights_;
   ParameterStore& store_;
   std::vector<int> owners_;
 };

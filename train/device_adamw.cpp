@@ -5,23 +5,27 @@
 
 namespace {
 
+// Those of other ranks (ZeRO-1) are empty.
 std::vector<FlatRange> ranges_of(const ParameterStore& store, const std::vector<bool>& parameters, const Packing& packing) {
   std::vector<FlatRange> ranges;
   for (size_t p = 0; p < parameters.size(); p++) {
     const ParameterInfo& info = store.parameters()[p];
-    if (parameters[p]) ranges.emplace_back(info.offset, info.offset + info.size(), packing.at[p]);
+    if (parameters[p]) ranges.emplace_back(info.offset, info.offset + (packing.at[p] < 0 ? 0 : info.size()), packing.at[p]);
   }
   return ranges;
 }
 
+std::vector<bool> every(const ParameterStore& store) { return std::vector<bool>(store.parameters().size(), true); }
+
 }  // namespace
 
 DeviceAdamW::DeviceAdamW(ParameterStore& store, const OptimizerOptions& options)
-    : DeviceAdamW(store, options, std::vector<bool>(store.parameters().size(), true), {}) {}
+    : DeviceAdamW(store, options, every(store), {}) {}
 
 DeviceAdamW::DeviceAdamW(ParameterStore& store, const OptimizerOptions& options, const std::vector<bool>& parameters, const std::vector<double>& updates)
-    : Optimizer(store, options), packing_(store, parameters, {}), all_(store.ranges(), store.device()),
-      own_(ranges_of(store, parameters, packing_), store.device()), is_all_(packing_.size == store.flat_size()) {
+    : Optimizer(store, options), packing_(store, parameters, options.mine),
+      all_(ranges_of(store, every(store), Packing(store, every(store), options.mine)), store.device()),
+      own_(ranges_of(store, parameters, packing_), store.device()), is_all_(packing_.whole_size == store.flat_size()) {
   const Device device = store.device();
   std::vector<double> decay;
   for (size_t p = 0; p < parameters.size(); p++)
@@ -45,10 +49,11 @@ std::vector<double> DeviceAdamW::numbers_of(double lr) const {
 
 // The clip is of the parameters that are AdamW's, the norm that is looked at afterwards of all.
 void DeviceAdamW::measure() {
-  if (!is_all_) own_.measure(store_.gradient(0), options_.clip_grad, own_squares_, numbers_);
+  const std::function<void(const Tensor&)> of_ranks = options_.mine.empty() ? nullptr : sum_over_ranks;
+  if (!is_all_) own_.measure(store_.gradient(0), options_.clip_grad, own_squares_, numbers_, of_ranks);
   const Tensor clip = Tensor::empty({1}, DType::f32, store_.device());
   clip.copy_from(numbers_.slice(step_clip, 1));
-  all_.measure(store_.gradient(0), options_.clip_grad, squares_, numbers_);
+  all_.measure(store_.gradient(0), options_.clip_grad, squares_, numbers_, of_ranks);
   if (!is_all_) numbers_.slice(step_clip, 1).copy_from(clip);
 }
 
@@ -73,6 +78,7 @@ void DeviceAdamW::begin_step(double lr) {
 void DeviceAdamW::update_on_device() {
   measure();
   move();
+  if (share_weights) share_weights();
   if (on_device_) on_device_->apply(numbers_);
   if (ema && !averages_in_step_) average_weights(store_.values_in_use(), ema, options_.ema_decay, numbers_);
 }
@@ -101,7 +107,12 @@ void DeviceAdamW::step(Workers&, double lr, const GradientNorms&) {
 
 std::map<std::string, Tensor*> DeviceAdamW::state() {
   std::map<std::string, Tensor*> all;
-  if (packing_.size > 0) all = {{"adamw.m", &m_}, {"adamw.v", &v_}};
+  if (packing_.whole_size > 0) all = {{"adamw.m", &m_}, {"adamw.v", &v_}};
   if (on_device_ && on_device_->vectors) all["constraint.vectors"] = &on_device_->vectors;
   return all;
+}
+
+std::map<std::string, const Packing*> DeviceAdamW::packings() const {
+  if (packing_.whole_size == 0) return {};
+  return {{"adamw.m", &packing_}, {"adamw.v", &packing_}};
 }

@@ -16,6 +16,7 @@ class DeviceAdamW : public Optimizer {
 
   GradientNorms gather(Workers& workers) override;
   std::map<std::string, Tensor*> state() override;
+  std::map<std::string, const Packing*> packings() const override;
 
  protected:
   void step(Workers& workers, double lr, const GradientNorms& norms) override;

@@ -20,12 +20,13 @@ std::vector<double> updates_of(const ParameterStore& store, const OptimizerOptio
 
 DeviceMuon::DeviceMuon(ParameterStore& store, const OptimizerOptions& options)
     : DeviceAdamW(store, options, others(owned_by_muon(store, options.muon)), updates_of(store, options)),
-      packing_(store, owned_by_muon(store, options.muon), {}),
-      matrices_(weight_matrices(store)) {
+      packing_(store, owned_by_muon(store, options.muon), options.mine) {
+  const std::vector<bool> mine = mine_of(owned_by_muon(store, options.muon));
+  for (const WeightMatrix& matrix : weight_matrices(store))
+    if (mine[size_t(matrix.parameter)]) matrices_.push_back(matrix);
   for (const Quintic& q : coefficients_of(options).steps) quintics_.push_back({q.a, q.b, q.c});
-  if (options.muon.embedding_rows)
-    for (size_t p = 0; p < store.parameters().size(); p++)
-      if (store.parameters()[p].kind == ParameterKind::embedding) embeddings_.push_back(int(p));
+  for (size_t p = 0; p < mine.size(); p++)
+    if (mine[p] && store.parameters()[p].kind == ParameterKind::embedding) embeddings_.push_back(int(p));
   averages_in_step_ = false;
   m_ = Tensor::zeros({packing_.size}, store.dtype(), store.device());
 }
@@ -44,7 +45,7 @@ void DeviceMuon::move() {
     const auto at = [&](const Tensor& flat, int64_t offset) { return flat.slice(offset, matrix.size()).view({matrix.rows, matrix.columns}); };
     const int64_t packed = packing_.at[size_t(matrix.parameter)] + matrix.offset - store_.parameters()[size_t(matrix.parameter)].offset;
     of_matrices.push_back({at(store_.values_in_use(), matrix.offset), at(store_.gradient(0), matrix.offset), at(m_, packed),
-                                 shape_scale(options_.muon, matrix)});
+                           shape_scale(options_.muon, matrix)});
   }
   muon_step(of_matrices, {options_.muon.nesterov, options_.weight_decay}, quintics_, numbers_);
   for (const int p : embeddings_) {
@@ -58,6 +59,12 @@ void DeviceMuon::move() {
 
 std::map<std::string, Tensor*> DeviceMuon::state() {
   std::map<std::string, Tensor*> all = DeviceAdamW::state();
-  if (packing_.size > 0) all["muon.m"] = &m_;
+  if (packing_.whole_size > 0) all["muon.m"] = &m_;
+  return all;
+}
+
+std::map<std::string, const Packing*> DeviceMuon::packings() const {
+  std::map<std::string, const Packing*> all = DeviceAdamW::packings();
+  if (packing_.whole_size > 0) all["muon.m"] = &packing_;
   return all;
 }

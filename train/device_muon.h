@@ -7,6 +7,7 @@ class DeviceMuon : public DeviceAdamW {
  public:
   DeviceMuon(ParameterStore& store, const OptimizerOptions& options);
   std::map<std::string, Tensor*> state() override;
+  std::map<std::string, const Packing*> packings() const override;
 
  protected:
   void move() override;
@@ -14,7 +15,7 @@ class DeviceMuon : public DeviceAdamW {
 
  private:
   const Packing packing_;
-  std::vector<WeightMatrix> matrices_;
+  std::vector<WeightMatrix> matrices_;   // this rank's, as are embeddings
   std::vector<int> embeddings_;
   Quintics quintics_;
   Tensor m_;   // packed

@@ -20,7 +20,6 @@ void check_device_recipe(const Recipe& recipe) {
   };
   const OptimizerRecipe& o = recipe.optimizer;
   if (o.name != "adamw" && o.name != "muon") refuse("optimizer.name \"" + recipe.optimizer.name + "\"");
-  if (recipe.run.zero) refuse("run.zero");
   if (recipe.parts.residual == "admin") refuse("parts.residual \"admin\"");
 }
 

@@ -102,8 +102,8 @@ void Optimizer::update(Workers& workers, double lr, const GradientNorms& norms) 
   if (steps == 0) project(workers);
   steps++;
   step(workers, lr, norms);
-  if (share_weights) share_weights();
   if (store_.device() != Device{}) return;   // its step was all of it
+  if (share_weights) share_weights();
   if (constraint_)
     constraint_->apply(workers, lr, lr * options_.weight_decay, [&](const WeightMatrix& m) { return update_norm(m, lr); });
   if (!ema || averages_in_step_) return;

@@ -74,6 +74,7 @@ class Optimizer {
   int64_t steps = 0;   // updates so far
   Tensor ema;          // flat; empty without EMA
   std::function<void()> share_weights;   // ZeRO-1: fetches what other processes have updated
+  std::function<void(const Tensor&)> sum_over_ranks;   // ZeRO-1 on a device, where no host adds up the squares of gradients
 
  protected:
   // A stretch of one parameter: small enough that threads share the work, fixed so that sums never depend on them.

@@ -102,12 +102,13 @@ Training::Training(const Recipe& given, bool for_training, std::shared_ptr<Commu
     if (!parallel->owners().empty()) options.mine = parallel->mine();
     optimizer = make_optimizer(model->store, options);
     optimizer->share_weights = [this] { parallel->share_weights(); };
+    optimizer->sum_over_ranks = [this](const Tensor& x) { parallel->add_up(x, "the squares of the gradient"); };
     optimizer->project(workers);
   }
   for (int s = 0; s < recipe.run.shards; s++) arenas_.push_back(std::make_unique<Arena>(device));
   if (for_training && device.kind == Device::cuda && parallel->size() > 1) {
     device_comm_ = device_communicator(parallel->comm(), device, recipe.run.comm_timeout);
-    parallel->buckets = std::make_unique<GradientBuckets>(model->store, device_comm_ ? *device_comm_ : parallel->comm(), std::vector<int>());
+    parallel->move_to(device_comm_ ? *device_comm_ : parallel->comm());
   }
   if (for_training && device.kind == Device::cuda) device_step_ = std::make_unique<DeviceStep>(*this);
 }

@@ -300,3 +300,29 @@ TEST_CASE("data parallel: two ranks on devices give the tables of one") {
   for (const CsvColumn& column : one.columns)
     for (size_t i = 0; i < one.rows; i++) CHECK(two.numbers(column.name)[i] == doctest::Approx(column.numbers[i]).epsilon(1e-6));
 }
+
+TEST_CASE("data parallel: devices under ZeRO-1 equal devices that have all, to the bit, and resume from each other") {
+  const ScratchFolder folder;
+  write_tiny_images(folder / "data");
+  const std::vector<std::string> adamw{"optimizer.name=adamw", "ema.decay=0.9", "optimizer.clip_grad=0.5"};
+  const std::vector<std::string> muon{"optimizer.name=muon", "constraint.method=spectral_soft_cap", "constraint.sigma_max=0.8", "optimizer.clip_grad=0.5"};
+  for (std::vector<std::string> set : {adamw, muon}) {
+    CAPTURE(set[0]);
+    set.insert(set.end(), {"run.device=cuda", "schedule.epochs=1", "ledger.measure_samples=0", "run.checkpoint_steps=3", "run.keep_checkpoints=100"});
+    const auto recipe = [&](int zero) {
+      std::vector<std::string> all = comparable(set);
+      all.push_back(str("run.zero=", zero));
+      return tiny_recipe(folder / "data", all);
+    };
+    const fs::path whole = folder / (set[0] + "-0"), spread = folder / (set[0] + "-1");
+    for (const std::string& error : train_ranks(2, recipe(0), whole)) CHECK(error == "");
+    for (const std::string& error : train_ranks(2, recipe(1), spread)) CHECK(error == "");
+    check_equal_runs(whole, spread);
+    fs::copy(whole, folder / "resumed", fs::copy_options::recursive);
+    for (const int64_t step : RunPaths{folder / "resumed"}.sealed_checkpoints())
+      if (step > 3) fs::remove_all(RunPaths{folder / "resumed"}.checkpoint(step));
+    for (const std::string& error : train_ranks(2, recipe(1), folder / "resumed", true)) CHECK(error == "");
+    check_equal_runs(whole, folder / "resumed");
+    fs::remove_all(folder / "resumed");
+  }
+}

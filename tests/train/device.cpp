@@ -214,7 +214,6 @@ TEST_CASE("device: constraints give the tables of the CPU, recorded or not") {
 TEST_CASE("device: what runs on the CPU only is refused with its reason") {
   for (const auto& [set, reason] : std::vector<std::pair<std::string, std::string>>{{"optimizer.name=sgd", "optimizer.name"},
                                                                                    {"optimizer.name=lion", "optimizer.name"},
-                                                                                   {"run.zero=1", "run.zero"},
                                                                                    {"parts.residual=admin", "parts.residual"}}) {
     CAPTURE(set);
     const Recipe recipe = tiny_recipe("unused", {"run.device=cuda", set});

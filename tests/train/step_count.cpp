@@ -131,9 +131,11 @@ nlohmann::json benched(const ScratchFolder& scratch, const std::string& device) 
 
 TEST_CASE("bench: a step on a device, whose ops are recorded once, has the products of one on the CPU") {
   const ScratchFolder scratch;
-  write_bytes(scratch / "recipe.toml", "preset = \"lipsformer_swin_tiny_bounded\"\nmodel = {img_size = 8, patch_size = 2, in_chans = 1, num_classes = 3, embed_dim = 8, "
-                                       "depths = [1, 1], num_heads = [1, 2], window_size = 2, mlp_ratio = 2}\naugment = {mean = [0.5], std = [0.25], auto_augment = \"none\"}\n"
-                                       "data = {batch_size = 4}\nrun = {threads = 2, shards = 1}\nledger = {measure_samples = 0}\n");
+  write_bytes(scratch / "recipe.toml",
+              "preset = \"lipsformer_swin_tiny_bounded\"\n"
+              "model = {img_size = 8, patch_size = 2, in_chans = 1, num_classes = 3, embed_dim = 8, depths = [1, 1], num_heads = [1, 2], window_size = 2}\n"
+              "augment = {mean = [0.5], std = [0.25], auto_augment = \"none\"}\n"
+              "data = {batch_size = 4}\nrun = {threads = 2, shards = 1}\nledger = {measure_samples = 0}\n");
   const nlohmann::json cpu = benched(scratch, "cpu"), device = benched(scratch, "cuda");
   CHECK(device["macs_per_step"].get<int64_t>() > 0);
   CHECK(device["macs_per_step"] == cpu["macs_per_step"]);

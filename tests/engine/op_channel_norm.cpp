@@ -253,7 +253,7 @@ TEST_CASE("ops: channel_norm runs alike on kernels and on any number of threads"
       check_close(str("dx at t = ", t), a.dx, k.dx, tolerance);
       check_close(str("dweight at t = ", t), a.dweight, k.dweight, tolerance);
       check_close(str("dbias at t = ", t), a.dbias, k.dbias, tolerance);
-      const std::vector<Numbers> wanted = numbers_of(one), given = numbers_of(kernels);
+      const auto wanted = numbers_of(one), given = numbers_of(kernels);
       for (size_t i = 1; i < wanted.size(); i++) check_close(str("state ", i, " at t = ", t), wanted[i], given[i], tolerance);
       for (size_t c = 0; c < wanted[0].size(); c++) CHECK(std::abs(wanted[0][c] - given[0][c]) < 2e-5);   // means of what nearly cancels, of a size of 20
     }
@@ -265,9 +265,8 @@ TEST_CASE("ops: channel_norm runs alike on kernels and on any number of threads"
 TEST_CASE("ops: channel_norm sees each of more channels than a warp has lanes") {
   const int64_t channels = 37;
   const auto batch = [&](int64_t other, double value) {   // ones, but for one channel
-    Numbers values;
-    for (const double sign : {1.0, -1.0})
-      for (int64_t c = 0; c < channels; c++) values.push_back(sign * (c == other ? value : 1));
+    Numbers values(2 * channels, 1);
+    if (other >= 0) values[other] = value, values[channels + other] = -value;
     return Tensor::from({2, channels}, values, DType::f32);
   };
   const auto skips = [&](Device device, const Tensor& last) {

@@ -180,14 +180,21 @@ TEST_CASE("device: every family and what else a layer makes of constants can be 
   }
 }
 
-TEST_CASE("device: a resumed run gives bit for bit what an uninterrupted one gives") {
+TEST_CASE("device: a resumed run gives bit for bit what an uninterrupted one gives, what a layer remembers too") {
   const ScratchFolder scratch;
   write_tiny_images(scratch / "data");
-  const Recipe recipe = tiny_recipe(scratch / "data", six_steps({"run.device=cuda"}));
-  REQUIRE(train(recipe, scratch / "whole") == 0);
-  REQUIRE(train(recipe, scratch / "halves", false, [] { std::raise(SIGTERM); }) == int(Exit::interrupted));
-  REQUIRE(train(recipe, scratch / "halves", true) == 0);
-  check_same_run(scratch / "whole", scratch / "halves");
+  const Set plain{"run.device=cuda"};
+  const Set unified{"run.device=cuda", "parts.norm=unified", "parts.norm_window=2", "parts.norm_warmup=2", "parts.attention=dot", "ema.decay=0"};
+  for (const Set& set : {plain, unified}) {
+    const std::string name = set == plain ? "plain" : "unified";
+    CAPTURE(name);
+    const Recipe recipe = tiny_recipe(scratch / "data", six_steps(set));
+    const fs::path whole = scratch / ("whole-" + name), halves = scratch / ("halves-" + name);
+    REQUIRE(train(recipe, whole) == 0);
+    REQUIRE(train(recipe, halves, false, [] { std::raise(SIGTERM); }) == int(Exit::interrupted));
+    REQUIRE(train(recipe, halves, true) == 0);
+    check_same_run(whole, halves);
+  }
 }
 
 TEST_CASE("device: constraints give the tables of the CPU, recorded or not") {

@@ -11,6 +11,7 @@
 #include "train/commands.h"
 #include "train/ledger.h"
 #include "train/load_model.h"
+#include "train/step_count.h"
 
 namespace {
 
@@ -69,30 +70,36 @@ int64_t device_bytes(Device device) {
   return int64_t(gpu.memory_bytes - gpu.free_bytes);
 }
 
-// What the ops of some steps took; the dearest first.
+// What the ops of some steps took; the dearest first. On a GPU they are only counted: the host's clock says nothing of an op.
 struct OpTable {
   std::vector<std::pair<std::string, OpCost>> rows;
   int steps;
+  bool timed;
   int64_t macs = 0;   // of a step
 
-  OpTable(const std::map<std::string, OpCost>& costs, int steps) : rows(costs.begin(), costs.end()), steps(steps) {
+  OpTable(const std::map<std::string, OpCost>& costs, int steps, Device device)
+      : rows(costs.begin(), costs.end()), steps(steps), timed(device.kind == Device::cpu) {
     for (const auto& [op, cost] : rows) macs += cost.macs;
     macs /= steps;
     std::sort(rows.begin(), rows.end(), [](const auto& a, const auto& b) { return a.second.seconds > b.second.seconds; });
   }
   nlohmann::json json() const {
     nlohmann::json ops;
-    for (const auto& [op, cost] : rows)
-      ops[op] = {{"seconds", cost.seconds / steps}, {"calls", cost.calls / steps}, {"macs", cost.macs / steps}, {"bytes", cost.bytes / steps}};
+    for (const auto& [op, cost] : rows) {
+      ops[op] = {{"calls", cost.calls / steps}, {"macs", cost.macs / steps}, {"bytes", cost.bytes / steps}};
+      if (timed) ops[op]["seconds"] = cost.seconds / steps;
+    }
     return ops;
   }
   void print() const {
+    if (!timed) return;
     double seconds = 0;
     for (const auto& [op, cost] : rows) seconds += cost.seconds;
     fmt::print("{:<32}{:>8}{:>12}{:>10}{:>12}{:>10}\n", "op (thread time a step)", "calls", "ms", "share", "GFLOP/s", "GB/s");
     for (const auto& [op, cost] : rows)
       fmt::print("{:<32}{:>8}{:>12.2f}{:>9.1f}%{:>12.1f}{:>10.2f}\n", op, cost.calls / steps, 1e3 * cost.seconds / steps, 100 * cost.seconds / seconds,
                  2e-9 * double(cost.macs) / std::max(cost.seconds, 1e-12), 1e-9 * double(cost.bytes) / std::max(cost.seconds, 1e-12));
+    fmt::print("\n");
   }
 };
 
@@ -103,10 +110,17 @@ nlohmann::json step_json(const Training& training, double step, const OpTable& t
           {"arena_bytes", training.arena_bytes()}, {"device_bytes", device_bytes(training.device)}, {"ops", table.json()}};
 }
 
-void print_rate(const Training& training, double step, const OpTable& table) {
+void print_rate(const Training& training, double step, const OpTable& table, int steps) {
   fmt::print("{:.2f} images/s at batch {}, {} threads, {:.1f} GFLOP/s, peak memory {:.2f} GB, {:.1f} MB of it activations (medians of {} steps)\n",
              training.recipe.data.batch_size / step, training.recipe.data.batch_size, training.workers.threads(), 2e-9 * double(table.macs) / step,
-             double(peak_memory()) / 1e9, double(training.arena_bytes()) / 1e6, table.steps);
+             double(peak_memory()) / 1e9, double(training.arena_bytes()) / 1e6, steps);
+}
+
+// Of a training step: as it was timed, or, where ops are recorded once and their kernels replayed, as `bench --count` has it.
+OpTable ops_of_step(const Training& training, const std::map<std::string, OpCost>& costs, int steps) {
+  if (training.device == Device{}) return {costs, steps, training.device};
+  Training counted(recipe_to_count(training.recipe), true);
+  return {count_step(counted).ops, 1, training.device};
 }
 
 int bench_inference(const Recipe& recipe, const BenchOptions& options) {
@@ -121,15 +135,14 @@ int bench_inference(const Recipe& recipe, const BenchOptions& options) {
     training.evaluate(input, sums);
     if (i >= options.warmup) times.push_back(since(start));
   }
-  const OpTable table(costs, options.steps);
+  const OpTable table(costs, options.steps, training.device);
   const double step = median(times);
   if (options.json) {
     fmt::print("{}\n", step_json(training, step, table).dump());
     return int(Exit::ok);
   }
   table.print();
-  fmt::print("\n");
-  print_rate(training, step, table);
+  print_rate(training, step, table, options.steps);
   return int(Exit::ok);
 }
 
@@ -150,7 +163,7 @@ int run_bench(const BenchOptions& options) {
   const auto inputs_of = [&](int i) { return std::vector<Input>{make_input(batch, recipe, uint32_t(i), 0, true)}; };
   std::vector<Input> inputs, ahead;
   for (int i = 0; i < options.warmup + options.steps; i++) {
-    if (i == options.warmup && training.device == Device{}) training.profile = &costs;   // on a GPU the host's clock says nothing of an op
+    if (i == options.warmup && training.device == Device{}) training.profile = &costs;
     const Clock::time_point start = Clock::now();
     inputs = ahead.empty() ? inputs_of(i) : std::exchange(ahead, {});
     double t1 = 0;
@@ -172,7 +185,7 @@ int run_bench(const BenchOptions& options) {
     whole.push_back(t3), backward_part.push_back(t1), update_part.push_back(t2 - t1), ledger_part.push_back(t3 - t2);
   }
   if (options.losses) return int(Exit::ok);
-  const OpTable table(costs, options.steps);
+  const OpTable table = ops_of_step(training, costs, options.steps);
   const double step = median(whole);
   if (options.json) {
     nlohmann::json json = step_json(training, step, table);
@@ -183,9 +196,9 @@ int run_bench(const BenchOptions& options) {
     return int(Exit::ok);
   }
   table.print();
-  fmt::print("\nstep {:.1f} ms: forward and backward {:.1f}, update {:.1f}, ledger {:.2f} ({:.2f} %); a certified row {:.1f} more ({:.2f} %)\n",
+  fmt::print("step {:.1f} ms: forward and backward {:.1f}, update {:.1f}, ledger {:.2f} ({:.2f} %); a certified row {:.1f} more ({:.2f} %)\n",
              1e3 * step, 1e3 * median(backward_part), 1e3 * median(update_part), 1e3 * median(ledger_part), 100 * median(ledger_part) / step,
              1e3 * median(certified_part), 100 * median(certified_part) / step);
-  print_rate(training, step, table);
+  print_rate(training, step, table, options.steps);
   return int(Exit::ok);
 }

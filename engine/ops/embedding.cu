@@ -25,23 +25,56 @@ template <class G> struct Clear {
   HD void operator()(int64_t i) const { grad[i] = G(0); }
 };
 
-// A team owns `width` channels of the whole table and walks through the tokens in order: no number has two writers, and the sum of
-// a token's gradients does not depend on how the channels are shared out.
-template <class T, class G> struct Backward {
+// On the CPU: the tokens in order.
+template <class T, class G> struct AddInOrder {
   const int32_t* tokens;
   const T* dy;
   G* grad;
-  int64_t rows, vocabulary, columns, width;
-  template <class Team> HD void operator()(int64_t part, const Team& team) const {
+  int64_t rows, vocabulary, columns;
+  template <class Team> HD void operator()(int64_t, const Team& team) const {
     using C = Compute<G>;
-    const int64_t first = part * width, count = first + width < columns ? width : columns - first;
     for (int64_t row = 0; row < rows; row++) {
       const int64_t token = tokens[row];
       if (token < 0 || token >= vocabulary) continue;
-      const T* from = dy + row * columns + first;
-      G* to = grad + token * columns + first;
-      team.each(count, [&](int64_t j) { to[j] = G(C(to[j]) + C(Compute<T>(from[j]))); });
+      const T* from = dy + row * columns;
+      G* to = grad + token * columns;
+      team.each(columns, [&](int64_t j) { to[j] = G(C(to[j]) + C(Compute<T>(from[j]))); });
     }
+  }
+};
+
+// On a device: the rows sorted by their tokens, equal ones in order. A row's place is the number of those before it, so that all find theirs at once.
+struct Sort {
+  const int32_t* tokens;
+  int32_t *order, *alike;   // [rows]: the row at a place; how many of its token stand from there on
+  int64_t rows;
+  template <class Team> HD void operator()(int64_t row, const Team& team) const {
+    const int32_t mine = tokens[row];
+    const int32_t place = team.template sum<int32_t>(rows, [&](int64_t other) {
+      return int32_t(tokens[other] < mine || (tokens[other] == mine && other < row));
+    });
+    const int32_t from_here = team.template sum<int32_t>(rows - row, [&](int64_t i) { return int32_t(tokens[row + i] == mine); });
+    if (team.leads()) order[place] = int32_t(row), alike[place] = from_here;
+  }
+};
+
+// A team owns `width` channels of a token, which the first place with that token stands for: no number has two writers, and the order is the CPU's.
+template <class T, class G> struct AddSorted {
+  const int32_t *tokens, *order, *alike;
+  const T* dy;
+  G* grad;
+  int64_t vocabulary, columns, parts;
+  static constexpr int64_t width = 32;
+  template <class Team> HD void operator()(int64_t i, const Team& team) const {
+    using C = Compute<G>;
+    const int64_t place = i / parts, first = i % parts * width, token = tokens[order[place]];
+    if (token < 0 || token >= vocabulary || (place > 0 && tokens[order[place - 1]] == token)) return;
+    G* to = grad + token * columns + first;
+    team.each(first + width < columns ? width : columns - first, [&](int64_t j) {
+      C sum = to[j];
+      for (int32_t n = 0; n < alike[place]; n++) sum += C(Compute<T>(dy[order[place + n] * columns + first + j]));
+      to[j] = G(sum);
+    });
   }
 };
 
@@ -61,14 +94,20 @@ Tensor embedding(const Tensor& tokens, const Tensor& table) {
   record("embedding", y, {table}, [=](const Tensor& dy) {
     auto [grad, beta] = into(table);
     if (beta == 0) count_kernel({}, {grad});
-    count_kernel({tokens, dy}, {Into{Tensor::like(dy), 1}});   // a row of the table is read and written for each token
     const Device device = table.device();
-    const int64_t width = device.kind == Device::cpu ? columns : 32;
+    const bool sorts = device.kind == Device::cuda || dry_run();
+    const Tensor order = sorts ? Tensor::empty({2, rows}, DType::i32, device) : Tensor();
+    if (sorts) count_kernel({tokens}, {order});
+    count_kernel({tokens, order, dy}, {Into{Tensor::like(dy), 1}});   // a row of the table is read and written for each token
     dispatch(grad.dtype(), [&]<class G>() {
       if (beta == 0) map(device, grad.size(), Clear<G>{grad.data<G>()});
       dispatch(dy.dtype(), [&]<class T>() {
-        map_rows(device, (columns + width - 1) / width,
-                 Backward<T, G>{tokens.data<int32_t>(), dy.data<T>(), grad.data<G>(), rows, vocabulary, columns, width});
+        const int32_t* numbers = tokens.data<int32_t>();
+        if (!sorts) return map_rows(device, 1, AddInOrder<T, G>{numbers, dy.data<T>(), grad.data<G>(), rows, vocabulary, columns});
+        int32_t *places = order.data<int32_t>(), *alike = places + rows;
+        const int64_t width = AddSorted<T, G>::width, parts = (columns + width - 1) / width;
+        map_rows(device, rows, Sort{numbers, places, alike, rows});
+        map_rows(device, rows * parts, AddSorted<T, G>{numbers, places, alike, dy.data<T>(), grad.data<G>(), vocabulary, columns, parts});
       });
     });
   });

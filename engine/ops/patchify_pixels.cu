@@ -24,8 +24,8 @@ struct StagedPlan {
   int64_t first_sample;
 };
 
-// What an erased value becomes; its place is the pixel's or the box's. Seldom called and long, so it is not copied to each place that does.
-__host__ __device__ __attribute__((noinline)) float noise_of(const StagedPlan& plan, int64_t image, int64_t place) {
+// What an erased value becomes; its place is the pixel's or the box's.
+HD float noise_of(const StagedPlan& plan, int64_t image, int64_t place) {
   const Words w = plan.noise.words(plan.step, uint64_t(plan.first_sample + image), uint32_t(place));
   return float(normal_from(w[0], w[1]));
 }
@@ -121,8 +121,9 @@ Tensor patchify_pixels(const Tensor& images, const Tensor& staged_plan, int patc
   const auto* plan = reinterpret_cast<const StagedPlan*>(staged_plan.raw());
   count_kernel({2 * count * height * width * channels}, {rows});   // a mixed batch: each image and its partner
   dispatch(dtype, [&]<class T>() {
-    map_rows<T>(images.device(), rows.rows(), rows.dim(-1),
-                Pixels<T>{images.data<uint8_t>(), plan, rows.data<T>(), batch, channels, height, width, patch, first});
+    // Not in registers: nothing reads the row again, and copies of this for every place of a pack spill around the noise.
+    map_rows(images.device(), rows.rows(),
+             Pixels<T>{images.data<uint8_t>(), plan, rows.data<T>(), batch, channels, height, width, patch, first});
   });
   return rows;
 }

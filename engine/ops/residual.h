@@ -10,14 +10,13 @@ template <class C> struct Spread {   // one number for every channel
   HD void operator()(int64_t i) const { all[i] = value ? *value : C(1); }
 };
 
-template <class C> struct SumOfChannels {
+template <class C> struct SumOfChannels {   // in f64, since they may cancel
   const C* channels;
   C* sum;
   int64_t n;
-  HD void operator()(int64_t) const {
-    C s = 0;
-    for (int64_t i = 0; i < n; i++) s += channels[i];
-    *sum = s;
+  template <class Team> HD void operator()(int64_t, const Team& team) const {
+    const double s = team.template sum<double>(n, [&](int64_t i) { return double(channels[i]); });
+    if (team.leads()) *sum = C(s);
   }
 };
 
@@ -41,7 +40,8 @@ inline Tensor every_channel(const Tensor& alpha, const Tensor& x, int64_t column
 template <class C> void add_alpha_gradient(const Tensor& sums, const Tensor& alpha) {
   if (alpha.size() == sums.dim(1)) return add_sums<C>(sums, 0, alpha);
   const Tensor sum = Tensor::empty({1, 1}, sums.dtype(), sums.device());
-  map(sums.device(), 1, SumOfChannels<C>{sums.data<C>(), sum.data<C>(), sums.dim(1)});
+  count_kernel({sums}, {sum});
+  map_rows(sums.device(), 1, SumOfChannels<C>{sums.data<C>(), sum.data<C>(), sums.dim(1)});
   add_sums<C>(sum, 0, alpha);
 }
 

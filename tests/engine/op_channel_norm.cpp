@@ -234,10 +234,11 @@ TEST_CASE("ops: channel_norm runs alike on kernels and on any number of threads"
                                  {.method = BatchNorm::moving_average, .window_forward = 3, .window_backward = 3, .warmup = 4},
                                  {.method = BatchNorm::power, .warmup = 4}, unified(ChannelNorm::pooled)};
   for (const ChannelNorm& method : methods) {
-    const ChannelNormState one = fresh_state(5, 3), two = fresh_state(5, 3), kernels = fresh_state(5, 3, DType::f32, cuda);
+    const int64_t channels = 37;   // more than a warp has lanes
+    const ChannelNormState one = fresh_state(channels, 3), two = fresh_state(channels, 3), kernels = fresh_state(channels, 3, DType::f32, cuda);
     for (int t = 1; t <= 9; t++) {
-      const Stream stream(t, 300, 5);
-      const Numbers weight = varied(5, 0.5, 0.25), bias = varied(5, -0.5, 0.25);
+      const Stream stream(t, 300, channels);
+      const Numbers weight = varied(channels, 0.5, 0.25), bias = varied(channels, -0.5, 0.25);
       const auto run = [&](int threads, const ChannelNormState& state, Device device) {
         const Threads so_many(threads);
         return step(method, state, stream.x, stream.dy, weight, bias, device);
@@ -252,9 +253,33 @@ TEST_CASE("ops: channel_norm runs alike on kernels and on any number of threads"
       check_close(str("dx at t = ", t), a.dx, k.dx, tolerance);
       check_close(str("dweight at t = ", t), a.dweight, k.dweight, tolerance);
       check_close(str("dbias at t = ", t), a.dbias, k.dbias, tolerance);
+      const auto wanted = numbers_of(one), given = numbers_of(kernels);
+      for (size_t i = 1; i < wanted.size(); i++) check_close(str("state ", i, " at t = ", t), wanted[i], given[i], tolerance);
+      for (size_t c = 0; c < wanted[0].size(); c++) CHECK(std::abs(wanted[0][c] - given[0][c]) < 2e-5);   // means of what nearly cancels, of a size of 20
     }
     CHECK(one.skip_counter.values() == kernels.skip_counter.values());
     if (method.method == BatchNorm::unified) CHECK(one.skip_counter.item() >= 1);
+  }
+}
+
+TEST_CASE("ops: channel_norm sees each of more channels than a warp has lanes") {
+  const int64_t channels = 37;
+  const auto batch = [&](int64_t other, double value) {   // ones, but for one channel
+    Numbers values(2 * channels, 1);
+    if (other >= 0) values[other] = value, values[channels + other] = -value;
+    return Tensor::from({2, channels}, values, DType::f32);
+  };
+  const auto skips = [&](Device device, const Tensor& last) {
+    const ChannelNormState state = fresh_state(channels, 3, DType::f32, device);
+    for (int t = 1; t <= 8; t++)   // the window before the last step ends with the fifth one's last channel: all that gives it a variance
+      step(unified(ChannelNorm::pooled, 3, 8), state, t == 8 ? last : t == 5 ? batch(36, 100) : batch(-1, 0), Tensor::full({2, channels}, 1, DType::f32),
+           Numbers(channels, 1), Numbers(channels, 0), device);
+    return state.skip_counter.to(cpu).item();
+  };
+  for (const Device device : {cpu, cuda}) {
+    CHECK(skips(device, batch(0, 2)) == 0);
+    CHECK(skips(device, batch(36, 1e5)) == 1);
+    CHECK(skips(device, batch(36, INFINITY)) == 1);
   }
 }
 

@@ -63,6 +63,34 @@ TEST_CASE("ops: embedding refuses tokens outside of its table; on a device they 
   CHECK_THROWS_AS(embedding(tokens_of(1, 2, 3).view({2}), table), Error);
 }
 
+TEST_CASE("ops: embedding adds the gradients of a token in their order, sorted on a device or not; a bad token has none") {
+  const GuardedMemory guarded;
+  const int64_t channels = 70;
+  std::vector<int32_t> numbers;
+  for (int i = 0; i < 90; i++) numbers.push_back(i % 3 ? 4 : i % 7);
+  RandomSequence random(RandomStream(22, "dy"), 0, 0);
+  const Tensor dy = Tensor::from({2, 45, channels}, normal()({2, 45, channels}, random), DType::f32);
+  const auto gradient = [&](const std::vector<int32_t>& of, Device device) {
+    Tensor table = Tensor::zeros({9, channels}, DType::f32, device);
+    want_grad(table);
+    Tape tape;
+    const TapeScope open(&tape);
+    const Tensor y = embedding(Tensor::from({2, 45}, of, DType::i32, device), table);
+    tape.backward(y, dy.to(device));
+    return grad_of(table).to(Device{}).values();
+  };
+  const std::vector<double> wanted = gradient(numbers, Device{});
+  CHECK(gradient(numbers, Device{Device::cuda}) == wanted);
+  std::vector<int32_t> bad = numbers;
+  bad.front() = -1, bad.back() = 9;
+  const std::vector<double> without = gradient(bad, Device{Device::cuda});
+  const size_t first = size_t(numbers.front()) * channels, last = size_t(numbers.back()) * channels;
+  for (size_t i = 0; i < without.size(); i++) {
+    const bool of_bad = (i >= first && i < first + channels) || (i >= last && i < last + channels);
+    CHECK((without[i] == wanted[i]) != of_bad);
+  }
+}
+
 TEST_CASE("ops: prepend_token") {
   for (const Shape& shape : {Shape{1, 1, 1}, Shape{3, 4, 33}, Shape{2, 7, 8}})
     for (const Role role : {Role::weight, Role::wide_weight})

@@ -2,6 +2,10 @@
 #include "train/step_count.h"
 
 #include <doctest/doctest.h>
+#include <nlohmann/json.hpp>
+
+#include "tiny_run.h"
+#include "train/commands.h"
 
 namespace {
 
@@ -92,4 +96,50 @@ TEST_CASE("step_count: an image costs the same in any batch, but for the weights
   CHECK(many.macs == 4096 * one.macs);
   CHECK(many.kernels == one.kernels);
   CHECK(double(many.bytes) < 4096 * double(one.bytes));
+}
+
+// What `lipsgrad bench --json` prints of a step.
+namespace {
+
+// While it lives, stdout goes to a file.
+class StdoutTo {
+ public:
+  explicit StdoutTo(const fs::path& path) : saved_((std::fflush(stdout), ::dup(1))) {
+    const int file = ::open(path.c_str(), O_WRONLY | O_CREAT, 0600);
+    ::dup2(file, 1);
+    ::close(file);
+  }
+  ~StdoutTo() {
+    std::fflush(stdout);
+    ::dup2(saved_, 1);
+    ::close(saved_);
+  }
+
+ private:
+  int saved_;
+};
+
+nlohmann::json benched(const ScratchFolder& scratch, const std::string& device) {
+  {
+    const StdoutTo file(scratch / device);
+    run_bench({.recipe = (scratch / "recipe.toml").string(), .set = {"run.device=" + device}, .steps = 1, .warmup = 1, .json = true});
+  }
+  return nlohmann::json::parse(bytes_of(scratch / device));
+}
+
+}  // namespace
+
+TEST_CASE("bench: a step on a device, whose ops are recorded once, has the products of one on the CPU") {
+  const ScratchFolder scratch;
+  write_bytes(scratch / "recipe.toml",
+              "preset = \"lipsformer_swin_tiny_bounded\"\n"
+              "model = {img_size = 8, patch_size = 2, in_chans = 1, num_classes = 3, embed_dim = 8, depths = [1, 1], num_heads = [1, 2], window_size = 2}\n"
+              "augment = {mean = [0.5], std = [0.25], auto_augment = \"none\"}\n"
+              "data = {batch_size = 4}\nrun = {threads = 2, shards = 1}\nledger = {measure_samples = 0}\n");
+  const nlohmann::json cpu = benched(scratch, "cpu"), device = benched(scratch, "cuda");
+  CHECK(device["macs_per_step"].get<int64_t>() > 0);
+  CHECK(device["macs_per_step"] == cpu["macs_per_step"]);
+  CHECK(cpu["ops"]["linear"].contains("seconds"));
+  CHECK_FALSE(device["ops"]["linear"].contains("seconds"));   // the host's clock does not see it
+  CHECK(device["ops"]["linear"]["macs"] == cpu["ops"]["linear"]["macs"]);
 }

@@ -35,8 +35,6 @@ class FlatPieces {
   Tensor gather_table(const std::vector<int>& which) const;
   void gather(const Tensor& flat, const Tensor& table, const Tensor& packed) const;
 
-  int64_t pieces() const { return pieces_; }
-
  private:
   std::vector<FlatRange> ranges_;
   int64_t pieces_ = 0;

@@ -97,7 +97,8 @@ Tensor depthwise_conv_gelu(const Tensor& x, const Tensor& weight, const Tensor& 
 Tensor depthwise_conv_gelu_residual(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& alpha, const DropPath& drop, double skip = 1);
 
 // --- norms over the batch ------------------------------------------------------------------------------------------------------
-// Statistics of a channel over all rows, smoothed over steps; in evaluation they are constants. reference: unified_normalization.md.
+// Statistics of a channel over all rows, smoothed over steps; in evaluation they are constants (Unified
+// Normalization, Yang et al. 2022; MABN, Yan et al. 2020; PowerNorm, Shen et al. 2020; BN, Ioffe and Szegedy 2015).
 enum class BatchNorm { batch, moving_average, power, unified };   // BN, MABN, PN (without its online pre-scale), UN
 struct ChannelNorm {
   BatchNorm method = BatchNorm::unified;

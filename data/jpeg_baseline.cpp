@@ -78,9 +78,9 @@ bool BaselineReader::read_mcu(BitReader& bits, int row, int column) {
     Component& component = component_[c];
     const HuffmanTable &dc = dc_[component.dc], &ac = ac_[component.ac];
     for (int i = component.vertical * component.horizontal; i > 0; i--, b++) {
-      const bool wanted = c < wanted_;
-      if (!(wanted ? HuffmanTable::read_block(dc, ac, bits, component.predictor, blocks[b], last[b]) : HuffmanTable::pass_block(dc, ac, bits, component.predictor)))
-        return false;
+      const bool whole = c < wanted_ ? HuffmanTable::read_block(dc, ac, bits, component.predictor, blocks[b], last[b])
+                                     : HuffmanTable::pass_block(dc, ac, bits, component.predictor);
+      if (!whole) return false;
     }
   }
   for (int c = 0, b = 0; c < wanted_; c++) {

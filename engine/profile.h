@@ -9,8 +9,8 @@
 
 #include "engine/autograd.h"
 
-// What one H100 is expected to reach of its data sheet's 989 TFLOP/s and 3.35 TB/s: large dense bf16 products, f32 outside of the tensor cores at half of 67 TFLOP/s,
-// and a copy.
+// What one H100 is expected to reach of its data sheet's 989 TFLOP/s and 3.35 TB/s: large dense bf16 products, f32 outside of the tensor cores at half of
+// 67 TFLOP/s, and a copy.
 namespace roofline {
 constexpr double tensor_flops = 800e12, vector_flops = 33.5e12, bytes_per_second = 3.0e12;
 }

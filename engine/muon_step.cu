@@ -157,7 +157,7 @@ template <class T, class D> Tensor orthogonal_in(const std::vector<MatrixJob<T>>
   const Device device = momenta.device();
   const Packed x = layout.room(dtype_of<D>, device);
   for_matrices(jobs, [&](const Matrices<T>& matrices) {
-    const Tensor squares = Tensor::empty({matrices.units}, dtype_of<T>, device);
+    const Tensor squares = Tensor::empty(Shape{int64_t(matrices.units)}, dtype_of<T>, device);
     map_rows(device, matrices.units, PieceSquares<T>{matrices, momenta.data<T>(), squares.data<T>()});
     map_rows(device, matrices.units, Unit<T, D>{matrices, momenta.data<T>(), squares.data<T>(), x.all.data<D>()});
   });

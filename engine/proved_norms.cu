@@ -137,7 +137,8 @@ DEVICE bool factorizes(const Proof& p) {
       corner[at] = p0 + r < n && c <= r ? p.at(p0 + r, p0 + c) : double(r == c);
     }
     __syncthreads();
-    if (threadIdx.x < 32) *positive = eliminate_corner(corner);
+    const bool by_warp = threadIdx.x < 32 && eliminate_corner(corner);
+    if (threadIdx.x == 0) *positive = by_warp;
     __syncthreads();
     if (*positive == 0) return false;
     const int64_t rest = p0 + panel;

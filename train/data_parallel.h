@@ -39,8 +39,8 @@ class DataParallel {
   void share(std::vector<double>& of_parameters, const std::string& what);
   void share_weights();
   void add_up(const Tensor& x, const std::string& what) { of_weights_->wait(of_weights_->all_reduce(x, what)); }   // where the weights are
-  Tensor whole(const Tensor& packed, const Packing& packing, const std::string& what);
-  void take_mine(const Tensor& whole, const Packing& packing, const Tensor& packed) const;
+  Tensor whole(const Tensor& state, const Packing& packing, const std::string& what);
+  void take_mine(const Tensor& whole, const Packing& packing, const Tensor& state) const;
 
   std::unique_ptr<GradientBuckets> buckets;   // null for a single process
 
